@@ -1,0 +1,39 @@
+# make demo   a newcomer's first command: makes a real host, deploys a real model on it, asks it a question
+# make test   one representative of everything that is claimed
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export ONPREM_LLAMACPP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/onprem-llamacpp
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.collections
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+ENGINE ?= package
+
+.PHONY: help setup demo demo-clean test lint unit sanity package molecule test-full bench docs clean
+
+help:
+	@grep -E '^# make' Makefile | cut -c3-
+
+setup:
+	@scripts/setup.sh
+
+demo: setup
+	@demo/run.sh "$(ENGINE)"
+
+demo-clean: setup
+	@demo/clean.sh
+
+test: setup
+	@scripts/test.sh
+
+lint unit sanity package molecule: setup
+	@scripts/test.sh $@
+
+test-full: setup
+	@scripts/test.sh full
+
+bench: setup
+	@python benchmarks/bench.py $(if $(ONLY),--only "$(ONLY)")
+
+docs: setup
+	@python scripts/role_docs.py

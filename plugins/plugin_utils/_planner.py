@@ -1,0 +1,402 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decides what a host can serve, by sizes: facts and a wish in, a plan with reasons out. No I/O.
+
+Sizes are bytes. Capacity is what the host could give if the deployment that is to be replaced were stopped, so a host
+that is under load, or already serving, gets the same answer as an idle one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from typing import Any, Optional
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._plan_text import gigabytes
+
+GRAIN = 256 * 2**20
+
+# Part of an uncatalogued model that must find room in memory for it to run at all with the rest on disk. The published
+# minima of the catalogued mixture-of-experts quants lie between 0.23 and 0.35 of their sizes.
+STREAMING_SHARE = 0.35
+# What a user may order about a placement; the room that a plan finds is not among them.
+ORDERS = (
+    *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
+    *("ram_reserve", "vram_margin", "require_gpu"),
+)
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+class PlanError(ValueError):
+    """A wish that cannot be planned at all, in one sentence for the user."""
+
+
+def canonical_hash(value: Any) -> str:
+    """First 12 hex digits of the SHA-256 of a value's canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def find_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
+    """The catalogue entry of a model; C(org/repo) works without one.
+
+    Raises:
+        PlanError: the name is neither a key of the catalogue nor C(org/repo).
+    """
+    if model in catalog:
+        entry = catalog[model]
+        if not isinstance(entry, dict) or not entry.get("repo_id"):
+            raise PlanError(f"the catalogue entry {model!r} has no repo_id")
+        return {"alias": model, **entry}
+    if re.match(r"^[\w.-]+/[\w.-]+$", model):
+        for key, entry in catalog.items():
+            if entry.get("repo_id") == model:
+                return {"alias": key, **entry}
+        return {"alias": model.split("/")[1], "repo_id": model}
+    near = difflib.get_close_matches(model, list(catalog), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise PlanError(f"model {model!r} is not known: {hint}the catalogue has {', '.join(sorted(catalog))}; any repository works as org/repo")
+
+
+def _instance(facts: dict[str, Any], name: str) -> dict[str, Any]:
+    return next((entry for entry in facts.get("instances", []) if entry["name"] == name), {})
+
+
+def _present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[str, dict[str, Any]]:
+    """Complete models of a repository on the host, by quant; the newest published wins, the deployed one before it."""
+    deployed = {entry.get("document", {}).get("commit") for entry in facts.get("instances", [])}
+    found = [entry for entry in facts.get("models", []) if entry["repo_id"] == repo_id and entry["complete"]]
+    if COMMIT.match(revision):
+        found = [entry for entry in found if entry["commit"] == revision]
+    found.sort(key=lambda entry: (entry["commit"] in deployed, entry["manifest"].get("published_at", "")))
+    return {entry["quant"]: entry for entry in found}
+
+
+def _wish_hash(settings: dict[str, Any]) -> str:
+    return canonical_hash({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")})
+
+
+def _kept_plan(facts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The plan behind the deployment that serves the same wish now, when nothing asks for a new decision."""
+    instance = _instance(facts, settings["instance"])
+    plan = instance.get("plan") or {}
+    if settings.get("replan") or settings.get("refresh") or not instance.get("committed") or plan.get("wish") != _wish_hash(settings):
+        return {}
+    present = _present(facts, plan.get("repo_id", ""), plan.get("commit", ""))
+    return plan if plan.get("quant") in present else {}
+
+
+def needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> bool:
+    """Whether the repository must be asked; not when what is wished is on the host already."""
+    if settings.get("refresh"):
+        return True
+    if _kept_plan(facts, settings):
+        return False
+    return settings["quant"] not in _present(facts, entry["repo_id"], settings.get("revision", ""))
+
+
+def capacities(facts: dict[str, Any], settings: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """Devices with the memory a deployment may use on each, and the same for the host."""
+    devices = []
+    for device in facts.get("devices", []):
+        usable = device["total"] - device.get("foreign", 0) - settings["vram_margin"]
+        devices.append({**device, "capacity": max(0, usable // GRAIN * GRAIN)})
+    host = max(0, (facts["memory"]["total"] - settings["ram_reserve"]) // GRAIN * GRAIN)
+    return devices, host
+
+
+def quant_table(
+    facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], listing: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Every quant that can be planned, smallest first, with the best knowledge of its files.
+
+    The repository's listing beats what is on the host, which beats the catalogue: published tables contradict each other.
+    """
+    guide = entry.get("quants", {})
+    table: dict[str, dict[str, Any]] = {}
+    if not listing:
+        for name, known in guide.items():
+            table[name] = {**known, "basis": "catalog", "files": [], "commit": ""}
+        for name, model in _present(facts, entry["repo_id"], settings.get("revision", "")).items():
+            files = [{key: file[key] for key in ("path", "size", "sha256")} for file in model["manifest"]["files"]]
+            table[name] = {**guide.get(name, {}), "bytes": model["bytes"], "basis": "catalog", "files": files, "commit": model["commit"]}
+    for name, offered in (listing or {}).get("quants", {}).items():
+        if offered["complete"]:
+            table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "basis": "catalog", "files": offered["files"]}
+            table[name]["commit"] = listing["commit"]
+    return dict(sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0])))
+
+
+def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """Where one quant would go on one host: regime, placement, memory, disk and what is short."""
+    devices, ram = capacities(facts, settings)
+    vram = sum(device["capacity"] for device in devices)
+    size = quant["bytes"]
+    wanted_context = settings["ctx_size"] or entry.get("context_default", 8192)
+    context_size = min(wanted_context, entry.get("context", wanted_context))
+    per_token = entry.get("context_bytes_per_token", {}).get(settings["cache_type_k"], 0)
+    context = per_token * math.ceil(context_size / 256) * 256
+    compute = settings["ubatch_size"] * 2 * 2**20
+    experts = bool(entry.get("experts"))
+    offload = quant.get("vram_offload") or int(0.15 * size) + context + compute
+    short: list[str] = []
+    notes: list[str] = []
+
+    placement: dict[str, Any] = {
+        "n_gpu_layers": 0,
+        "n_cpu_moe": None,
+        "override_tensors": None,
+        "tensor_split": None,
+        "ctx_size": context_size,
+        "cache_type_k": settings["cache_type_k"],
+        "cache_type_v": settings["cache_type_v"],
+        "parallel": settings["parallel"],
+        "ubatch_size": settings["ubatch_size"],
+        "load_mode": "auto",
+        "repack": True,
+        "warmup": True,
+        "cache_ram_mib": min(8192, ram // 8 // 2**20),
+        "threads": settings.get("threads"),
+        "numa": settings.get("numa"),
+        "rpc_servers": settings.get("rpc_servers", []),
+    }
+    on_devices = 0
+    if devices and size + context + compute * len(devices) <= vram:
+        fit = "vram"
+        on_devices = size
+        placement["n_gpu_layers"] = 999
+    else:
+        if devices and experts and offload <= vram:
+            on_devices = min(max(0, offload - context - compute), size)
+            placement.update(n_gpu_layers=999, n_cpu_moe=entry.get("layers") or "all")
+        elif devices:
+            notes.append(
+                f"the devices give {gigabytes(vram)}, "
+                + (
+                    f"{name} needs {gigabytes(offload)} of it beside its experts"
+                    if experts
+                    else f"{name} needs {gigabytes(size + context)}"
+                )
+                + ": planned on the CPU"
+            )
+        in_ram = size - on_devices + context + compute
+        floor = quant.get("ram_streaming") or int(STREAMING_SHARE * size)
+        if in_ram + placement["cache_ram_mib"] * 2**20 <= ram:
+            fit = "resident"
+        elif in_ram <= ram:
+            fit = "resident"
+            placement["cache_ram_mib"] = 0
+        elif facts["memory"]["total"] >= floor and context + compute <= ram:
+            fit = "streaming"
+            placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
+            notes.append(f"{gigabytes(in_ram - ram)} of the weights stay on disk: expect the speed of the disk")
+        else:
+            fit = "none"
+            short.append(
+                f"memory: {name} needs {gigabytes(floor)} of host memory even with its experts on disk, "
+                f"the host has {gigabytes(facts['memory']['total'])}"
+            )
+    if settings.get("require_gpu") and placement["n_gpu_layers"] == 0:
+        fit = "none"
+        short.append(f"device: a GPU is required, {len(devices)} found with {gigabytes(vram)} to use")
+    if settings.get("placement"):
+        placement.update(settings["placement"])
+        notes.append("placement as told: " + ", ".join(f"{key}={value}" for key, value in sorted(settings["placement"].items())))
+    if not devices:
+        notes.append("no device: planned on the CPU")
+
+    here = _present(facts, entry["repo_id"], quant["commit"]).get(name)
+    remaining = 0 if here else size
+    disk = next((entry for entry in facts.get("disks", []) if entry["path"] == settings["model_root"]), None)
+    buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, size // 20))
+    required = remaining + buffer if remaining else 0
+    if disk and required > disk["free"]:
+        short.append(
+            f"disk: {name} needs {gigabytes(required)} free in {settings['model_root']} ({gigabytes(remaining)} to fetch "
+            f"and {gigabytes(buffer)} to spare), {gigabytes(disk['free'])} are free"
+        )
+    memory_devices = [
+        {
+            **{key: device[key] for key in ("uuid", "engine_name", "total", "capacity")},
+            "weights": on_devices * device["capacity"] // vram if vram else 0,
+            "context": (context * device["capacity"] // vram if vram and placement["n_gpu_layers"] else 0),
+            "compute": compute if placement["n_gpu_layers"] else 0,
+        }
+        for device in devices
+    ]
+    for share in memory_devices:
+        share["headroom"] = share["capacity"] - share["weights"] - share["context"] - share["compute"]
+    host_context = 0 if placement["n_gpu_layers"] else context
+    host = {
+        "weights": size - on_devices,
+        "context": host_context,
+        "compute": compute,
+        "cache": placement["cache_ram_mib"] * 2**20,
+        "total": facts["memory"]["total"],
+        "capacity": ram,
+    }
+    host["headroom"] = host["capacity"] - host["weights"] - host["context"] - host["compute"] - host["cache"]
+    return {
+        "quant": name,
+        "bytes": size,
+        "fit": fit,
+        "short_of": short,
+        "notes": notes,
+        "offloaded": placement["n_gpu_layers"] > 0,
+        "placement": placement,
+        "memory": {"devices": memory_devices, "host": host},
+        "disk": {"path": settings["model_root"], "required": required, "free": disk["free"] if disk else 0},
+        "download": {
+            "bytes": size,
+            "present": size - remaining,
+            "remaining": remaining,
+            "eta_seconds": math.ceil(remaining * 8 / settings["link_bits_per_second"]),
+        },
+        "usable": fit != "none" and not short,
+    }
+
+
+def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], has_devices: bool) -> str:
+    """The quant that V(auto) or a use case stands for on this host; nothing when none is usable."""
+
+    def suits(name: str) -> bool:
+        found = assessed.get(name)
+        return bool(found and found["usable"] and (found["offloaded"] or not has_devices))
+
+    if settings["use_case"]:
+        cases = entry.get("use_cases", {})
+        if cases and settings["use_case"] not in cases:
+            raise PlanError(f"use case {settings['use_case']!r} is not known for {settings['model']}: it has {', '.join(sorted(cases))}")
+        preferred = list(cases.get(settings["use_case"], []))
+    else:
+        preferred = [entry[key] for key in ("default_quant", "fallback_quant") if entry.get(key)]
+    for name in preferred:
+        if suits(name):
+            return name
+    usable = [name for name in assessed if assessed[name]["usable"]]
+    resident = [name for name in usable if assessed[name]["fit"] != "streaming"]
+    return (resident or usable or [""])[-1]
+
+
+def decide(
+    settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], broken: set[str], has_devices: bool
+) -> tuple[str, str, list[str]]:
+    """Quant, verdict and reasons for a wish, following the quant policy where the wish does not fit."""
+    wanted = settings["quant"]
+    if wanted == "auto" or settings["use_case"]:
+        name = choose(settings, entry, assessed, has_devices)
+        return (name, "accept", []) if name else ("", "refuse", ["no quant fits this host"])
+    if wanted in broken:
+        return wanted, "refuse", [f"quant {wanted} is incomplete in {entry['repo_id']}: a shard is missing there"]
+    if wanted not in assessed:
+        offered = ", ".join(f"{name} ({gigabytes(found['bytes'])})" for name, found in assessed.items()) or "none"
+        return wanted, "refuse", [f"quant {wanted} is not in {entry['repo_id']}: it has {offered}"]
+    if assessed[wanted]["usable"]:
+        return wanted, "accept", []
+    short = assessed[wanted]["short_of"]
+    if settings["quant_policy"] == "force":
+        return wanted, "accept", [*short, "deployed all the same: quant_policy is force"]
+    smaller = [name for name, found in assessed.items() if found["usable"] and found["bytes"] < assessed[wanted]["bytes"]]
+    if not smaller:
+        return wanted, "refuse", [*short, "no smaller quant fits either"]
+    if settings["quant_policy"] == "downgrade":
+        return smaller[-1], "downgrade", [*short, f"{smaller[-1]} is the largest quant that fits"]
+    return wanted, "refuse", [*short, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]
+
+
+def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """What on the host stands in the way whatever is deployed."""
+    own_unit = f"llamacpp@{settings['instance']}.service"
+    problems = list(settings.get("problems", []))
+    for entry in facts.get("listeners", []):
+        if entry["port"] == settings["port"] and entry.get("unit") != own_unit:
+            who = f"{entry['program'] or 'a program'} (PID {entry['pid'] or 'unknown'}{', ' + entry['unit'] if entry.get('unit') else ''})"
+            problems.append(f"port: {settings['port']} is held by {who}: stop it or choose another llama_server_port")
+    return problems
+
+
+def plan(
+    facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], listing: Optional[dict[str, Any]] = None
+) -> dict[str, Any]:
+    """The plan of one instance on one host.
+
+    Args:
+        facts: C(llama_hardware) of the host.
+        settings: the wish and the policy, as the role llama_plan gathers them.
+        entry: the catalogue entry from M(find_entry).
+        listing: what gguf_repo_info returned for the repository, when it was asked.
+
+    Raises:
+        PlanError: the wish cannot be understood. A wish that is understood but does not fit is a plan with verdict refuse.
+    """
+    if settings["quant_policy"] not in ("refuse", "downgrade", "force"):
+        raise PlanError(f"quant_policy {settings['quant_policy']!r} is not known: it is refuse, downgrade or force")
+    kept = _kept_plan(facts, settings)
+    table = quant_table(facts, settings, entry, listing or {})
+    assessed = {name: assess(name, quant, facts, settings, entry) for name, quant in table.items()}
+    broken = {name for name, quant in (listing or {}).get("quants", {}).items() if not quant["complete"]}
+    if kept:
+        name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
+    else:
+        name, verdict, reasons = decide(settings, entry, assessed, broken, bool(facts.get("devices")))
+    problems = host_problems(facts, settings)
+    if problems:
+        verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
+    found = assessed.get(name)
+    quant = table.get(name, {})
+    result: dict[str, Any] = {
+        "schema_version": 1,
+        "host": facts.get("hostname", ""),
+        "instance": settings["instance"],
+        "wish": _wish_hash(settings),
+        "orders": canonical_hash({key: settings.get(key) for key in ORDERS}),
+        "model": settings["model"],
+        "alias": entry["alias"],
+        "repo_id": entry["repo_id"],
+        "endpoint": settings["endpoint"],
+        "commit": quant.get("commit", ""),
+        "quant_requested": settings["quant"],
+        "quant": name if found else "",
+        "files": quant.get("files", []),
+        "verdict": verdict,
+        "fit": found["fit"] if found else "none",
+        "basis": quant.get("basis", "catalog"),
+        "reasons": reasons,
+        "notes": found["notes"] if found else [],
+        "engine_backend": settings["backend"],
+        "placement": found["placement"] if found else {},
+        "memory": found["memory"] if found else {"devices": [], "host": {}},
+        "disk": found["disk"] if found else {},
+        "download": found["download"] if found else {},
+        "expected": {"tokens_per_second": quant.get("tokens_per_second"), "basis": "guide" if quant.get("tokens_per_second") else "none"},
+        "quality": quant.get("quality", {}),
+        "sampling": entry.get("sampling", {}),
+        "advisories": [],
+        "alternatives": [
+            {
+                "quant": other["quant"],
+                "bytes": other["bytes"],
+                "verdict": "accept" if other["usable"] else "refuse",
+                "fit": other["fit"],
+                "short_of": "; ".join(other["short_of"]),
+            }
+            for other in assessed.values()
+        ],
+    }
+    result["devices"] = capacities(facts, settings)[0] if result["placement"].get("n_gpu_layers") else []
+    return keep_placement(result, kept)
+
+
+def keep_placement(result: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    """Keeps the placement that runs while it still fits, so that a neighbour's appetite does not restart a server."""
+    if not kept or any(result[key] != kept.get(key) for key in ("quant", "commit", "engine_backend", "orders")):
+        return result
+    room = {device["uuid"]: device["capacity"] for device in result["memory"]["devices"]}
+    for share in kept["memory"]["devices"]:
+        if share["weights"] + share["context"] + share["compute"] > room.get(share["uuid"], 0):
+            return result
+    return {**result, **{key: kept[key] for key in ("placement", "memory", "fit", "devices")}}

@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes each role's README.md from its argument_specs, and checks that the role's defaults say the same.
+
+``--check`` writes nothing and fails when a page is not what it would write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def plain(text: str | list[str]) -> str:
+    """Semantic markup as plain Markdown."""
+    joined = " ".join(text) if isinstance(text, list) else text
+    return re.sub(r"\b[COVMIB]\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined).replace("|", "\\|").strip()
+
+
+def shown(value: Any) -> str:
+    """A default as it would be written in YAML."""
+    return f"`{value if isinstance(value, str) and value else json.dumps(value)}`".replace("|", "\\|")
+
+
+def page(role: str, spec: dict[str, Any]) -> str:
+    """The README of a role."""
+    main = spec["main"]
+    lines = [f"# onprem.llamacpp.{role}", "", plain(main["short_description"]) + ".", ""]
+    lines += [plain(sentence) for sentence in main["description"]]
+    lines += ["", "| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
+    for name, option in main["options"].items():
+        kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
+        default = "**required**" if option.get("required") else shown(option.get("default"))
+        choices = f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
+        lines.append(f"| `{name}` | {kind} | {default} | {plain(option['description'])}{choices} |")
+    lines += ["", "Generated from `meta/argument_specs.yml`; `make docs` writes it anew.", ""]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
+    check = parser.parse_args().check
+    problems = []
+    for path in sorted(ROOT.glob("roles/*/meta/argument_specs.yml")):
+        folder = path.parents[1]
+        spec = yaml.safe_load(path.read_text())["argument_specs"]
+        defaults = yaml.safe_load((folder / "defaults/main.yml").read_text()) or {}
+        stated = {name: option["default"] for name, option in spec["main"]["options"].items() if "default" in option}
+        for name in sorted(defaults.keys() | stated.keys()):
+            if name not in defaults or name not in stated or defaults[name] != stated[name]:
+                problems.append(f"{folder.name}: {name} is {defaults.get(name)!r} in defaults, {stated.get(name)!r} in argument_specs")
+        target = folder / "README.md"
+        text = page(folder.name, spec)
+        if not target.exists() or target.read_text() != text:
+            if check:
+                problems.append(f"{target.relative_to(ROOT)} is out of date: run make docs")
+            else:
+                target.write_text(text)
+                print(f"wrote {target.relative_to(ROOT)}")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+#!/bin/bash
+# Runs the stages named, or all of them: lint unit sanity package lab molecule. The first failure ends the run.
+# What is made once and kept (images, engines, models, sanity environments) lies in $ONPREM_LLAMACPP_CACHE.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s (%s s since the start)\n' "$*" "$SECONDS"; }
+
+# A copy without links and version control: what a user installs, and what ansible-test accepts.
+installed_copy() {
+  ansible-galaxy collection build --force --output-path build . > /dev/null
+  rm -rf "$1"
+  ANSIBLE_COLLECTIONS_PATH="$1" ansible-galaxy collection install --force --no-deps -p "$1" build/onprem-llamacpp-*.tar.gz > /dev/null
+}
+
+lint() {
+  say "lint: ruff, mypy, ansible-lint, generated documents"
+  ruff check .
+  ruff format --check .
+  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action
+  ansible-lint --offline --profile production
+  python scripts/role_docs.py --check
+}
+
+unit() {
+  say "unit: pytest"
+  python -m pytest -q tests/unit
+}
+
+sanity() {
+  say "sanity: ansible-test in an installed copy"
+  local home="$ONPREM_LLAMACPP_CACHE/ansible-test" copy
+  copy=$(mktemp -d)
+  mkdir -p "$home/.ansible/test/cache"
+  # ansible-test fetches get-pip from a host of its own; Python's ensurepip does the same without it.
+  cp scripts/ensure_pip.py "$home/.ansible/test/cache/get_pip_24_2.py"
+  installed_copy "$copy"
+  (cd "$copy/ansible_collections/onprem/llamacpp" && HOME="$home" ansible-test sanity --python 3.11 --color no) 2>&1 | grep -vE '^(Collecting|  Downloading|Installing|Using cached|Successfully|Requirement)'
+  rm -rf "$copy"
+}
+
+package() {
+  say "package: a clone and an installed tarball plan a host, as a normal user too"
+  scripts/test_package.sh
+}
+
+molecule() {
+  say "molecule: scenario default on lab hosts"
+  python -m pytest -q -m lab tests/lab
+  command molecule test --scenario-name default
+}
+
+full() {
+  lint
+  unit
+  sanity
+  package
+  molecule
+}
+
+mkdir -p build "$ONPREM_LLAMACPP_CACHE"
+if [ "$#" -eq 0 ]; then
+  set -- lint unit sanity package molecule
+fi
+for stage in "$@"; do
+  "$stage"
+done
+say "all stages passed: $*"
