@@ -329,7 +329,8 @@ def instances(config_root: str, state_root: str, run: Run = run_command) -> list
                 "name": name,
                 "deployment": current,
                 "previous": previous,
-                "committed": bool(current) and journal.get("state") == "committed" and journal.get("to") == current,
+                # The journal names what passed its gate last; after an undo that is the older deployment.
+                "committed": bool(current) and journal.get("committed") == current,
                 "active": active,
                 "healthy": active == "active" and port > 0 and health(host, port),
                 "host": host,
@@ -354,7 +355,7 @@ def collect(
     engine_root: str = "/opt/llamacpp",
     model_root: str = "/var/lib/llamacpp/models",
     device_backend: str = "auto",
-    rpc_servers: Optional[list[str]] = None,
+    engine_environment: Optional[dict[str, str]] = None,
 ) -> dict[str, Any]:
     """Everything about this host that a plan needs, except the time it was collected."""
     warnings: list[str] = []
@@ -371,8 +372,7 @@ def collect(
         fitting.sort(key=lambda engine: (engine["build_id"] in in_use, engine["build"].get("number", 0)))
         if fitting:
             program = os.path.join(fitting[-1]["path"], fitting[-1]["build"]["programs"]["llama-server"])
-            extra = {"LLAMA_ARG_RPC": ",".join(rpc_servers or [])} if rpc_servers else {}
-            status, out, err = run_command([program, "--list-devices"], 60.0, extra)
+            status, out, err = run_command([program, "--list-devices"], 60.0, engine_environment)
             devices = engine_devices(out, device_backend)
             if status != 0 or not devices:
                 warnings.append(f"{program} --list-devices shows no device: {(err.strip().splitlines() or ['no message'])[-1]}")

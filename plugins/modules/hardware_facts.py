@@ -38,11 +38,10 @@ options:
     type: str
     choices: [auto, cpu, cuda, vulkan, rpc]
     default: auto
-  rpc_servers:
-    description: Addresses as C(host:port) that an V(rpc) engine is asked with.
-    type: list
-    elements: str
-    default: []
+  engine_environment:
+    description: Environment variables for that engine, such as E(LLAMA_ARG_RPC) or E(GGML_VK_VISIBLE_DEVICES).
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Can run in check mode and return the same facts.
@@ -165,11 +164,12 @@ def main() -> None:
             "engine_root": {"type": "path", "default": "/opt/llamacpp"},
             "model_root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "device_backend": {"type": "str", "default": "auto", "choices": ["auto", "cpu", "cuda", "vulkan", "rpc"]},
-            "rpc_servers": {"type": "list", "elements": "str", "default": []},
+            "engine_environment": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
-    facts = _hardware.collect(**module.params)
+    environment = {key: str(value) for key, value in module.params["engine_environment"].items()}
+    facts = _hardware.collect(**{**module.params, "engine_environment": environment})
     facts["collected_at"] = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     module.exit_json(changed=False, ansible_facts={"llama_hardware": facts})
 

@@ -312,8 +312,10 @@ def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """What on the host stands in the way whatever is deployed."""
     own_unit = f"llamacpp@{settings['instance']}.service"
     problems = list(settings.get("problems", []))
+    everywhere = ("0.0.0.0", "::")
     for entry in facts.get("listeners", []):
-        if entry["port"] == settings["port"] and entry.get("unit") != own_unit:
+        clash = settings["host"] in everywhere or entry["address"] in (*everywhere, settings["host"])
+        if entry["port"] == settings["port"] and clash and entry.get("unit") != own_unit:
             who = f"{entry['program'] or 'a program'} (PID {entry['pid'] or 'unknown'}{', ' + entry['unit'] if entry.get('unit') else ''})"
             problems.append(f"port: {settings['port']} is held by {who}: stop it or choose another llama_server_port")
     return problems
@@ -388,6 +390,8 @@ def plan(
         ],
     }
     result["devices"] = capacities(facts, settings)[0] if result["placement"].get("n_gpu_layers") else []
+    if settings["backend"] == "auto":
+        result["engine_backend"] = "cuda" if result["devices"] else "cpu"
     return keep_placement(result, kept)
 
 

@@ -64,6 +64,7 @@ def wish(**changes: Any) -> dict[str, Any]:
         "model_root": MODEL_ROOT,
         "backend": "auto",
         "rpc_servers": [],
+        "host": "127.0.0.1",
         "port": 8080,
         "ctx_size": 0,
         "parallel": 1,
