@@ -1,0 +1,79 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module asks a program that prints what a real build printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.modules.llama_engine_info import why_not
+
+ROOT = Path(__file__).resolve().parents[4]
+FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "capabilities"
+
+
+def run_module(**arguments):
+    program = "from ansible_collections.onprem.llamacpp.plugins.modules import llama_engine_info; llama_engine_info.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps({"ANSIBLE_MODULE_ARGS": arguments})],
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".collections")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return json.loads(done.stdout)
+
+
+def write_server(folder, text):
+    server = folder / "llama-server"
+    server.write_text("#!/bin/sh\n" + text)
+    server.chmod(0o755)
+
+
+@pytest.mark.parametrize("check", [pytest.param(False, id="run"), pytest.param(True, id="check-mode")])
+def test_an_engine_that_runs(tmp_path, check):
+    version, usage, devices = (FIXTURES / f"b11669.{name}.txt" for name in ("version", "help", "list-devices"))
+    write_server(
+        tmp_path,
+        f"case $1 in --version) cat {version} >&2 ;; --help) cat {usage} ;; *) cat {devices} ;; esac\n",
+    )
+    result = run_module(path=str(tmp_path), _ansible_check_mode=check)
+    assert (result["changed"], result["runs"], result["version"]["number"]) == (False, True, 11669)
+    assert len(result["capabilities"]["options"]) > 200
+    assert (result["devices"], result["devices_text"]) == ([], "Available devices:\n  (none)")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "missing"),
+    [
+        pytest.param(None, "No such file", [], id="no-program"),
+        pytest.param("echo hello\n", "hello", [], id="another-program"),
+        pytest.param("kill -ILL $$\n", "instructions that this host's processor lacks", [], id="built-for-another-processor"),
+        pytest.param(
+            "echo 'x: error while loading shared libraries: libgomp.so.1: cannot open shared object file: No such file' >&2; exit 127\n",
+            "needs libgomp.so.1",
+            ["libgomp.so.1"],
+            id="missing-library",
+        ),
+        pytest.param("[ $1 = --version ] && echo 'version: 1 (a)'\n", "lists no options", [], id="no-help"),
+    ],
+)
+def test_an_engine_that_does_not_run(tmp_path, text, reason, missing):
+    if text is not None:
+        write_server(tmp_path, text)
+    result = run_module(path=str(tmp_path))
+    assert not result["runs"]
+    assert reason in result["reason"]
+    assert result["missing_libraries"] == missing
+
+
+def test_a_silent_program_is_told_as_such():
+    assert why_not("p", 1, "") == "p --version ended with status 1: it printed nothing"
