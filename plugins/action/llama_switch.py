@@ -1,0 +1,114 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Starts the switch program on a host and follows its journal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+display = Display()
+
+LONG_POLL_SECONDS = 5
+SHOW_SECONDS = 5
+UNFINISHED = ("prepared", "switched", "gating", "undoing")
+
+
+def verdict(journal: Mapping[str, Any]) -> str:
+    """Why a switch did not commit and what the host serves now; empty when it committed."""
+    state, reason = journal.get("state"), str(journal.get("reason") or "")
+    if state == "committed":
+        return ""
+    parts = [f"Deployment {journal.get('to')} of instance {journal.get('instance')} was not put into service: {reason.rstrip('.')}."]
+    if state in UNFINISHED:
+        parts = [f"The switch to {journal.get('to')} was interrupted in state {state}; the next run, or the next boot, undoes it."]
+    if journal.get("undo_reason"):
+        parts.append(f"Going back failed too: {str(journal['undo_reason']).rstrip('.')}.")
+    serving = journal.get("serving")
+    parts.append(f"Deployment {serving} is serving." if serving else "Nothing is serving now.")
+    tail = journal.get("log_tail") or []
+    if tail:
+        parts.append("Last lines of the server's log:\n  " + "\n  ".join(tail))
+    return " ".join(parts)
+
+
+class ActionModule(ActionBase):
+    """Start, poll, judge."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        _spec, arguments = self.validate_argument_spec(
+            argument_spec={
+                "instance": {"type": "str", "default": "main"},
+                "to": {"type": "str", "required": True},
+                "restart": {"type": "bool", "default": False},
+                "program": {"type": "path", "default": "/usr/local/libexec/llamacpp/llamacpp-switch"},
+                "patience": {"type": "int", "default": 300},
+            }
+        )
+        if self._task.check_mode:
+            return {"changed": True, "msg": f"would switch {arguments['instance']} to {arguments['to']}"}
+        self._task_vars = task_vars or {}
+        self._program = [arguments["program"]]
+        instance = ["--instance", arguments["instance"]]
+        restart = ["--restart"] if arguments["restart"] else []
+        journal = self._call(["switch", *instance, "--to", arguments["to"], *restart])
+        run = journal.get("run")
+        journal = self._follow(instance, journal, arguments["patience"])
+        if journal.get("run") != run:
+            raise AnsibleActionFail(f"Another switch of {arguments['instance']} took over, to {journal.get('to')}.")
+        problem = verdict(journal)
+        changed = bool(journal.get("restarted"))
+        if problem:
+            # The message holds the log already; Ansible prints both.
+            short = {key: value for key, value in journal.items() if key not in ("log_tail", "gate", "states")}
+            return {"failed": True, "changed": changed, "msg": problem, "journal": short}
+        return {"changed": changed, "journal": journal}
+
+    def _follow(self, instance: list[str], journal: dict[str, Any], patience: int) -> dict[str, Any]:
+        """Poll until the switch is done; the host may be out of reach for a while."""
+        shown, shown_at, lost = "", 0.0, 0.0
+        while journal.get("running"):
+            progress = str(journal.get("progress", ""))
+            state_changed = progress.partition(",")[0] != shown.partition(",")[0]
+            if progress != shown and (state_changed or time.monotonic() - shown_at >= SHOW_SECONDS):
+                display.display(f"  {self._task_vars.get('inventory_hostname', '')}: {progress}")
+                shown, shown_at = progress, time.monotonic()
+            try:
+                journal = self._call(["status", *instance, "--after", str(journal.get("seq", 0)), "--wait", str(LONG_POLL_SECONDS)])
+                lost = 0.0
+            except AnsibleConnectionFailure as error:
+                lost = lost or time.monotonic()
+                if time.monotonic() - lost > patience:
+                    raise AnsibleActionFail(f"The host was out of reach for {patience} s; its switch goes on without us: {error}") from None
+                time.sleep(LONG_POLL_SECONDS)
+        return journal
+
+    def _call(self, arguments: list[str]) -> dict[str, Any]:
+        """Run the program on the host and return the journal that it prints."""
+        result = self._execute_module(
+            module_name="ansible.legacy.command",
+            module_args={"argv": self._program + arguments},
+            task_vars=self._task_vars,
+        )
+        if result.get("unreachable"):
+            raise AnsibleConnectionFailure(str(result.get("msg", "unreachable")))
+        if result.get("rc") != 0:
+            lines = str(result.get("stderr") or result.get("msg") or "no message").strip().splitlines()
+            raise AnsibleActionFail(f"The switch could not be started: {lines[-1]}.")
+        try:
+            journal = json.loads(result["stdout"])
+        except ValueError:
+            raise AnsibleActionFail(f"{self._program[0]} did not print its journal.") from None
+        return dict(journal)

@@ -1,0 +1,213 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of a server instance on its host: deployments, links, records and the key file.
+
+Sizes are bytes. Everything written here is on disk, not only in the page cache, when a function returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from typing import Any, Optional
+
+CONFIG_ROOT = "/etc/llamacpp/instances"
+STATE_ROOT = "/var/lib/llamacpp/instances"
+DOCUMENTS = ("deployment.json", "server.env", "unit.conf")
+LINKS = ("engine", "model")
+NAME = re.compile(r"[a-z][a-z0-9-]{0,30}$")
+
+Document = dict[str, Any]
+
+
+def to_json(document: Document) -> str:
+    """A JSON document as it lies on disk: sorted and indented, so that two of them can be compared line by line."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_text(path: str) -> Optional[str]:
+    """The text of a file, or nothing when there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def read_json(path: str) -> Document:
+    """A JSON object from a file; empty when there is none, or none that can be read."""
+    try:
+        document = json.loads(read_text(path) or "{}")
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def linked(path: str) -> str:
+    """The last component of where a link points to, or an empty string."""
+    try:
+        return os.path.basename(os.readlink(path))
+    except OSError:
+        return ""
+
+
+def sync_directory(path: str) -> None:
+    """Make new names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: str, text: str, mode: int = 0o644) -> None:
+    """Replace a file in one step; whoever reads it sees the old text or the new one."""
+    folder = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix="." + os.path.basename(path) + ".")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            os.fchmod(stream.fileno(), mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(folder)
+
+
+def make_directory(path: str, mode: int = 0o755) -> bool:
+    """Make a directory and those above it, whatever the umask; whether anything was missing."""
+    if os.path.isdir(path):
+        return False
+    make_directory(os.path.dirname(path), mode)
+    os.mkdir(path)
+    os.chmod(path, mode)
+    sync_directory(os.path.dirname(path))
+    return True
+
+
+class Instance:
+    """One instance's files below two roots."""
+
+    def __init__(self, name: str, config_root: str = CONFIG_ROOT, state_root: str = STATE_ROOT) -> None:
+        self.name = name
+        self.config = os.path.join(config_root, name)
+        self.state = os.path.join(state_root, name)
+        self.api_keys = os.path.join(self.config, "api-keys")
+
+    def deployment(self, identity: str) -> str:
+        """The directory of a deployment."""
+        return os.path.join(self.config, "deployments", identity)
+
+    def record(self, identity: str, name: str) -> str:
+        """A file about what happened to a deployment."""
+        return os.path.join(self.state, identity, name)
+
+    def current(self) -> str:
+        """The id of the deployment that the server is started from."""
+        return linked(os.path.join(self.config, "current"))
+
+    def previous(self) -> str:
+        """The id of the deployment before that."""
+        return linked(os.path.join(self.config, "previous"))
+
+    def journal(self) -> Document:
+        """The journal of the last switch."""
+        return read_json(os.path.join(self.state, "switch.json"))
+
+    def documents(self, identity: str) -> dict[str, str]:
+        """The texts of a deployment by file name; those that are missing are empty."""
+        return {name: read_text(os.path.join(self.deployment(identity), name)) or "" for name in DOCUMENTS} if identity else {}
+
+    def intact(self, identity: str, documents: dict[str, str], links: dict[str, str]) -> bool:
+        """Whether a deployment lies on disk exactly as it is described."""
+        folder = self.deployment(identity)
+        return self.documents(identity) == documents and all(
+            os.path.islink(os.path.join(folder, name)) and os.readlink(os.path.join(folder, name)) == target
+            for name, target in links.items()
+        )
+
+    def publish(self, identity: str, documents: dict[str, str], links: dict[str, str]) -> None:
+        """Put a deployment in place in one step; one that was damaged is replaced."""
+        final = self.deployment(identity)
+        parent = os.path.dirname(final)
+        make_directory(parent)
+        for leftover in os.listdir(parent):
+            if leftover.startswith(".new-"):
+                shutil.rmtree(os.path.join(parent, leftover), ignore_errors=True)
+        temporary = tempfile.mkdtemp(dir=parent, prefix=".new-")
+        os.chmod(temporary, 0o755)  # noqa: S103 - nothing in a deployment is secret
+        for name, text in documents.items():
+            write_file(os.path.join(temporary, name), text)
+        for name, target in links.items():
+            os.symlink(target, os.path.join(temporary, name))
+        sync_directory(temporary)
+        if os.path.lexists(final):
+            damaged = tempfile.mkdtemp(dir=parent, prefix=".new-")
+            os.rename(final, os.path.join(damaged, "old"))
+            os.rename(temporary, final)
+            shutil.rmtree(damaged)
+        else:
+            os.rename(temporary, final)
+        sync_directory(parent)
+
+    def key_file_is_right(self) -> bool:
+        """Whether the key file is there, root's alone, and not empty."""
+        try:
+            status = os.stat(self.api_keys)
+        except OSError:
+            return False
+        return status.st_mode & 0o777 == 0o600 and status.st_uid == os.geteuid() and status.st_size > 0
+
+    def ensure_key_file(self) -> None:
+        """Make a key when there is none, and close the file to everybody else. The key is seen by nobody."""
+        make_directory(self.config)
+        if not os.path.exists(self.api_keys) or os.path.getsize(self.api_keys) == 0:
+            write_file(self.api_keys, secrets.token_hex(32) + "\n", 0o600)
+        os.chown(self.api_keys, os.geteuid(), os.getegid())
+        os.chmod(self.api_keys, 0o600)
+
+
+def active_state(name: str) -> str:
+    """What systemd says about an instance's unit; ``unknown`` when it says nothing."""
+    argv = ["systemctl", "show", "--property", "ActiveState", "--value", f"llamacpp@{name}.service"]
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.decode(errors="replace").strip() or "unknown"
+
+
+def health(host: str, port: int, timeout: float = 3.0) -> str:
+    """``ok``, ``loading`` or ``unreachable``, as the server's own health page says."""
+    first = host.split(",", maxsplit=1)[0].strip(" []")
+    address = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
+    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, socket.timeout, http.client.HTTPException):
+        return "unreachable"
+    finally:
+        connection.close()
+    return {200: "ok", 503: "loading"}.get(status, f"status {status}")
+
+
+def instances(config_root: str = CONFIG_ROOT) -> list[str]:
+    """The names of the instances that are declared on this host."""
+    try:
+        return sorted(name for name in os.listdir(config_root) if os.path.isdir(os.path.join(config_root, name)))
+    except OSError:
+        return []

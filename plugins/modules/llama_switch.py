@@ -1,0 +1,80 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: llama_switch
+short_description: Lets a server instance serve another deployment, or fails with the old one serving
+version_added: 0.1.0
+description:
+  - Starts C(llamacpp-switch) on the host, detached from the connection, and shows its progress until it is done.
+  - The switch restarts the server, asks it the questions of its gate, and goes back by itself when an answer is wrong.
+  - The connection may break meanwhile; polling goes on when it comes back.
+options:
+  instance:
+    description: The name of the instance.
+    type: str
+    default: main
+  to:
+    description: The id of the deployment to serve.
+    type: str
+    required: true
+  restart:
+    description: Restart the server even when it runs this deployment already.
+    type: bool
+    default: false
+  program:
+    description: Where C(llamacpp-switch) is on the host.
+    type: path
+    default: /usr/local/libexec/llamacpp/llamacpp-switch
+  patience:
+    description: Seconds for which the host may be out of reach before polling gives up. The switch itself goes on.
+    type: int
+    default: 300
+attributes:
+  action:
+    description: Runs on the controller, and calls the program on the host.
+    support: full
+  check_mode:
+    description: Reports the switch that it would start.
+    support: full
+  diff_mode:
+    description: The deployment's difference is shown by M(onprem.llamacpp.llama_deployment).
+    support: none
+seealso:
+  - module: onprem.llamacpp.llama_deployment
+author:
+  - onprem.llamacpp contributors (@onprem)
+"""
+
+EXAMPLES = r"""
+- name: Serve the deployment
+  onprem.llamacpp.llama_switch:
+    instance: main
+    to: 3f2a9c0d1b7e
+  become: true
+"""
+
+RETURN = r"""
+journal:
+  description: The journal of the switch, with whatever it came to. After a failure the end of the server's log is in C(msg).
+  returned: when the switch was started
+  type: dict
+  contains:
+    state:
+      description: V(committed), V(undone) or V(failed).
+      type: str
+      returned: always
+      sample: committed
+    reason:
+      description: Why the switch was undone.
+      type: str
+      returned: always
+    serving:
+      description: The id of the deployment that serves now, empty when none does.
+      type: str
+      returned: always
+      sample: 3f2a9c0d1b7e
+"""

@@ -1,0 +1,29 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.action.llama_switch import verdict
+
+JOURNAL = {"instance": "main", "to": "b" * 12, "serving": "a" * 12, "log_tail": [], "reason": "the completion was empty"}
+
+VERDICTS = {
+    "committed": ({"state": "committed", "reason": ""}, []),
+    "undone": ({"state": "undone"}, ["bbbbbbbbbbbb of instance main", "the completion was empty.", "aaaaaaaaaaaa is serving"]),
+    "first-undone": ({"state": "undone", "serving": ""}, ["the completion was empty.", "Nothing is serving now."]),
+    "with-log": ({"state": "undone", "log_tail": ["one", "two"]}, ["Last lines of the server's log:\n  one\n  two"]),
+    "failed": (
+        {"state": "failed", "undo_reason": "it hangs", "serving": ""},
+        ["was empty.", "Going back failed too: it hangs.", "Nothing"],
+    ),
+    "interrupted": ({"state": "gating"}, ["interrupted in state gating", "next boot"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "parts"), VERDICTS.values(), ids=VERDICTS)
+def test_verdict(changes, parts):
+    text = verdict({**JOURNAL, **changes})
+    assert bool(text) is bool(parts)
+    assert all(part in text for part in parts)
