@@ -1,0 +1,528 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings the files of a model into a staging directory: resumable, every byte under a SHA-256.
+
+This file is a library for the module and, written to disk by it, the program of the transient unit that does the
+transfer as an unprivileged user. So it imports nothing but the standard library. Sizes are bytes, times are seconds.
+
+A job is ``{endpoint, repo_id, commit, files: [{path, size, sha256}], staging, retries, timeout}``. A file that is whole
+and verified lies in the staging directory under its own name; one under way is ``<name>.part`` beside ``<name>.part.json``,
+which says what it was fetched from. ``status.json`` tells how far things are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import random
+import re
+import socket
+import ssl
+import stat
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Callable, NamedTuple, Optional
+
+STATUS = "status.json"
+CHUNK = 1024 * 1024
+SYNC_BYTES = 256 * 1024 * 1024  # what a power cut may cost
+STATUS_SECONDS = 1.0
+RATE_SECONDS = 15.0
+BACKOFF_SECONDS = 1.0
+LONGEST_PAUSE = 60.0
+LONGEST_RETRY_AFTER = 900.0
+PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+HEX64 = re.compile(r"^[0-9a-f]{64}$")
+CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
+TOKEN_STEP = "set llama_model_token to a token that may read this repository"  # noqa: S105 - a sentence, not a token
+
+
+class TransferError(Exception):
+    """Final: one line with the cause and what to do about it."""
+
+
+class RetryableError(Exception):
+    """May pass by itself. ``pause`` is what the source asked for, in seconds; 0 when it said nothing."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
+class Options(NamedTuple):
+    """How the transfer reaches its source; the token and the proxies are secrets."""
+
+    token: str = ""
+    environment: Optional[dict[str, str]] = None
+    timeout: float = 60.0
+    retries: int = 8  # attempts in a row that bring nothing
+
+
+def file_url(endpoint: str, repo_id: str, commit: str, path: str) -> str:
+    """Where the Hub, and a mirror of it, answers with the file."""
+    return f"{endpoint.rstrip('/')}/{repo_id}/resolve/{commit}/{urllib.parse.quote(path)}"
+
+
+def read_json(path: str, limit: int = 16 * CHUNK) -> dict[str, Any]:
+    """A JSON object from a regular file that is no link; an empty one when there is none or it is garbled."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return {}
+            document = json.loads(stream.read(limit))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def write_json(path: str, document: dict[str, Any], mode: int = 0o644) -> None:
+    """Replace ``path`` at once, so that a reader sees the old document or the new one."""
+    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open(handle, "w", encoding="utf-8") as stream:
+        json.dump(document, stream, ensure_ascii=False, sort_keys=True)
+    os.replace(path + ".new", path)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def size_of(path: str) -> int:
+    """Bytes of a regular file; 0 for everything else, links too."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
+def bytes_present(staging: str, files: list[dict[str, Any]]) -> int:
+    """What of ``files`` is in the staging directory already, whole or in part."""
+    total = 0
+    for item in files:
+        whole = os.path.join(staging, os.path.basename(item["path"]))
+        total += min(size_of(whole) or size_of(whole + ".part"), item["size"])
+    return total
+
+
+def boot_id() -> str:
+    """Changes with every boot, so that what was written before a crash is not taken for what is on disk."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def explain_status(code: int, url: str, with_token: bool) -> str:
+    """The cause of a refusal that will not pass by itself, with the next step."""
+    source = urllib.parse.urlsplit(url)
+    shown = f"{source.scheme}://{source.hostname}{':' + str(source.port) if source.port else ''}{source.path}"
+    step = "set llama_model_token to another token, for the one given may not read it" if with_token else TOKEN_STEP
+    if code == 401:
+        return f"{shown} was refused (HTTP 401): the repository does not exist or is private. Check the name, then {step}."
+    if code == 403:
+        return f"{shown} was refused (HTTP 403). Accept the repository's terms or ask its owner for access, then {step}."
+    if code in (404, 410):
+        return f"{shown} does not exist (HTTP {code}). The commit is gone, or a mirror lacks it: run again with a fresh listing."
+    return f"{shown} answered HTTP {code}. Try again later, or set llama_model_endpoint to a mirror."
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows the Hub to its storage without taking the token along or leaving HTTPS."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+            raise TransferError(
+                f"{old.hostname} redirects to {new.scheme}://{new.hostname}, which is less safe than {old.scheme}. It was not followed."
+            )
+        made = super().redirect_request(req, fp, code, msg, headers, newurl)
+        # The token is an unredirected header, so only the very same origin gets it again.
+        if made is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc) and req.has_header("Authorization"):
+            made.add_unredirected_header("Authorization", req.get_header("Authorization"))
+        return made
+
+
+class Source:
+    """Opens files of one endpoint with the proxies, the CA bundle and the token it was given."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        environment = options.environment or {}
+        with _environment(environment):
+            self.proxies = urllib.request.getproxies_environment()
+        bundle = next((environment[name] for name in CA_NAMES if environment.get(name)), None)
+        try:
+            context = ssl.create_default_context(cafile=bundle)
+        except OSError as error:
+            raise TransferError(f"The CA bundle {bundle} cannot be read: {error.strerror or error}. Check llama_proxy_env.") from error
+        self.environment = {name: value for name, value in environment.items() if name.lower() in PROXY_NAMES}
+        self.opener = urllib.request.OpenerDirector()  # no file:, ftp: or data: handlers
+        for handler in (
+            urllib.request.ProxyHandler(self.proxies),
+            urllib.request.HTTPHandler(),
+            urllib.request.HTTPSHandler(context=context),
+            _Redirects(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            urllib.request.HTTPErrorProcessor(),
+            urllib.request.UnknownHandler(),
+        ):
+            self.opener.add_handler(handler)
+
+    def open(self, url: str, offset: int, validator: str) -> Any:
+        """The response from byte ``offset`` on, if the file still has ``validator`` as its ETag; else from byte 0."""
+        request = urllib.request.Request(url, headers={"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"})
+        if self.options.token:
+            request.add_unredirected_header("Authorization", f"Bearer {self.options.token}")
+        if offset:
+            request.add_header("Range", f"bytes={offset}-")
+            if validator:
+                request.add_header("If-Range", validator)
+        with _environment(self.environment):  # no_proxy is looked up at every request
+            try:
+                return self.opener.open(request, timeout=self.options.timeout)
+            except urllib.error.HTTPError as error:
+                with error:
+                    raise self._refusal(error, url) from None
+            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+                reason = getattr(error, "reason", error)
+                if isinstance(reason, ssl.SSLCertVerificationError):
+                    raise TransferError(
+                        f"The certificate of {urllib.parse.urlsplit(url).hostname} is not trusted: {reason.verify_message}. "
+                        "Name the CA bundle in llama_proxy_env as SSL_CERT_FILE."
+                    ) from error
+                raise RetryableError(
+                    f"{urllib.parse.urlsplit(url).netloc} cannot be reached{self._through(url)}: {_line(reason)}"
+                ) from error
+
+    def _through(self, url: str) -> str:
+        """Which proxy a URL goes through, without its password, since that is what must be looked at then."""
+        found = urllib.parse.urlsplit(url)
+        proxy = self.proxies.get(found.scheme) or self.proxies.get("all")
+        if not proxy or urllib.request.proxy_bypass(found.netloc):
+            return ""
+        return f" through the proxy {urllib.parse.urlsplit(proxy).netloc.rpartition('@')[2] or proxy.rpartition('@')[2]}"
+
+    def _refusal(self, error: urllib.error.HTTPError, url: str) -> Exception:
+        redirected = urllib.parse.urlsplit(error.url or url).netloc != urllib.parse.urlsplit(url).netloc
+        if error.code == 416:
+            return RetryableError("HTTP 416")
+        if error.code in (408, 425, 429) or error.code >= 500 or (redirected and error.code in (401, 403, 404, 410)):
+            # A signed URL that has expired is refused by the storage; asking the endpoint again makes a new one.
+            pause = _retry_after(error.headers.get("Retry-After"))
+            if pause > LONGEST_RETRY_AFTER:
+                return TransferError(
+                    f"{urllib.parse.urlsplit(url).netloc} asks to come back in {pause:.0f} s (HTTP {error.code}). Run again then."
+                )
+            return RetryableError(f"{urllib.parse.urlsplit(error.url or url).netloc} answered HTTP {error.code}", pause)
+        return TransferError(explain_status(error.code, url, bool(self.options.token)))
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """urllib reads proxies from the process's environment only."""
+    kept = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _retry_after(value: Optional[str]) -> float:
+    """Seconds from a Retry-After header; its date form counts as silence, since clocks differ."""
+    return float(value) if value and value.strip().isdigit() else 0.0
+
+
+def _line(error: object) -> str:
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class Progress:
+    """Counts bytes and keeps ``status.json`` fresh for whoever watches."""
+
+    def __init__(self, staging: str, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path = os.path.join(staging, STATUS)
+        self.total = total
+        self.clock = clock
+        self.done = 0
+        self.fetched = 0  # over the wire by this process
+        self.file = ""
+        self.note = ""
+        self.samples: list[tuple[float, int]] = [(clock(), 0)]
+
+    def add(self, count: int, fetched: bool) -> None:
+        self.done += count
+        if fetched:
+            self.fetched += count
+        if self.clock() - self.samples[-1][0] >= STATUS_SECONDS:
+            self.write("running")
+
+    def rate(self) -> float:
+        """Bytes a second over the last seconds, by a clock that nobody sets."""
+        elapsed = self.samples[-1][0] - self.samples[0][0]
+        return (self.samples[-1][1] - self.samples[0][1]) / elapsed if elapsed > 0 else 0.0
+
+    def write(self, state: str, error: str = "") -> None:
+        now = self.clock()
+        self.samples.append((now, self.fetched))
+        while len(self.samples) > 2 and now - self.samples[0][0] > RATE_SECONDS:
+            self.samples.pop(0)
+        rate = int(self.rate())
+        left = self.total - self.done
+        with contextlib.suppress(OSError):  # a full disk must not hide the reason for stopping
+            write_json(
+                self.path,
+                {
+                    "state": state,
+                    "error": error,
+                    "note": self.note,
+                    "file": self.file,
+                    "bytes_done": self.done,
+                    "bytes_total": self.total,
+                    "bytes_fetched": self.fetched,
+                    "rate": rate,
+                    "eta_seconds": int(left / rate) if rate else None,
+                },
+            )
+
+
+class Fetcher:
+    """Fetches the files of one job, one after the other."""
+
+    def __init__(self, job: dict[str, Any], options: Options, pause: Callable[[float], None] = time.sleep) -> None:
+        self.job = job
+        self.staging = job["staging"]
+        self.options = options
+        self.source = Source(options)
+        self.pause = pause
+        self.progress = Progress(self.staging, sum(item["size"] for item in job["files"]))
+
+    def run(self) -> None:
+        """Fetch what is missing. Raises TransferError; what has arrived by then stays for the next attempt."""
+        self.progress.write("running")
+        try:
+            for item in self.job["files"]:
+                self.progress.file = item["path"]
+                self._file(item)
+            sync_directory(self.staging)
+        except OSError as error:
+            message = f"{self.staging} cannot be written: {_line(error)}."
+            if error.errno == 28:  # ENOSPC
+                left = self.progress.total - self.progress.done
+                message = f"No space left in {self.staging}: {left} bytes are still to come. Free that much, then run again."
+            self.progress.write("failed", message)
+            raise TransferError(message) from error
+        except TransferError as error:
+            self.progress.write("failed", str(error))
+            raise
+        self.progress.write("done")
+
+    def _file(self, item: dict[str, Any]) -> None:
+        whole = os.path.join(self.staging, os.path.basename(item["path"]))
+        part = whole + ".part"
+        if size_of(whole) == item["size"]:
+            self.progress.add(item["size"], fetched=False)  # its name says that it was verified
+            return
+        resumed = self._until_whole(item, part)
+        digest = self.digest.hexdigest()
+        if digest != item["sha256"] and resumed:
+            # What was there before may have been the damage, so one clean attempt tells the source's fault from ours.
+            self.progress.note = f"{item['path']} did not match after resuming and is fetched again"
+            self._discard(part, item["size"])
+            self._until_whole(item, part)
+            digest = self.digest.hexdigest()
+        if digest != item["sha256"]:
+            self._discard(part, item["size"])
+            raise TransferError(
+                f"{item['path']} from {self.job['endpoint']} is not the published file: sha256 {digest}, expected {item['sha256']}. "
+                "It was removed and nothing was published. Repair the source, or set llama_model_endpoint to another one."
+            )
+        os.rename(part, whole)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(part + ".json")
+        sync_directory(self.staging)
+
+    def _discard(self, part: str, counted: int) -> None:
+        self.progress.done -= counted
+        for path in (part, part + ".json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+    def _until_whole(self, item: dict[str, Any], part: str) -> bool:
+        """Attempt until the part has its full size and is on disk. Returns whether earlier bytes were kept."""
+        failures = 0
+        url = file_url(self.job["endpoint"], self.job["repo_id"], self.job["commit"], item["path"])
+        journal = self._journal(part, url, item)
+        with open(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+b") as stream:
+            kept = self._load(stream, item["size"])
+            resumed = kept > 0
+            while stream.tell() < item["size"]:
+                before = stream.tell()
+                try:
+                    self._attempt(url, item, stream, part, journal)
+                except RetryableError as error:
+                    failures = 0 if stream.tell() > before else failures + 1
+                    if failures > self.options.retries:
+                        raise TransferError(
+                            f"{item['path']}: {error}. {failures} attempts in a row brought nothing. "
+                            f"Check that {self.job['endpoint']} is up and reachable "
+                            "from this host (llama_proxy_env, llama_model_endpoint), then run again: it goes on from here."
+                        ) from error
+                    self.progress.note = str(error)
+                    self.progress.write("running")
+                    self.pause(error.pause or min(BACKOFF_SECONDS * 2**failures, LONGEST_PAUSE) * random.uniform(0.8, 1.2))  # noqa: S311
+                    resumed = resumed or stream.tell() > 0
+                else:
+                    self.progress.note = ""
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.fchmod(stream.fileno(), 0o644)
+        return resumed
+
+    def _journal(self, part: str, url: str, item: dict[str, Any]) -> dict[str, Any]:
+        """What is known of a part on disk. One of another file is thrown away, an unsynced tail too."""
+        journal = read_json(part + ".json")
+        if journal.get("sha256") != item["sha256"] or journal.get("size") != item["size"] or journal.get("url") != url:
+            for path in (part, part + ".json"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+            journal = {"url": url, "sha256": item["sha256"], "size": item["size"], "etag": "", "synced": 0}
+        elif journal.get("boot") != boot_id() and size_of(part) > int(journal.get("synced") or 0):
+            os.truncate(part, int(journal.get("synced") or 0))
+        journal["boot"] = boot_id()
+        write_json(part + ".json", journal)
+        return journal
+
+    def _load(self, stream: BinaryIO, size: int) -> int:
+        """Hash what is there and stand at its end."""
+        self.digest = hashlib.sha256()
+        if os.fstat(stream.fileno()).st_size > size:
+            stream.truncate(0)
+        stream.seek(0)
+        while True:
+            block = stream.read(CHUNK)
+            if not block:
+                return stream.tell()
+            self.digest.update(block)
+            self.progress.add(len(block), fetched=False)
+
+    def _restart(self, stream: BinaryIO) -> None:
+        self.progress.done -= stream.tell()
+        stream.seek(0)
+        stream.truncate()
+        self.digest = hashlib.sha256()
+
+    def _attempt(self, url: str, item: dict[str, Any], stream: BinaryIO, part: str, journal: dict[str, Any]) -> None:
+        """One request, read to its end. Raises RetryableError when it ends early."""
+        offset = stream.tell()
+        try:
+            response = self.source.open(url, offset, str(journal.get("etag") or ""))
+        except RetryableError as error:
+            if str(error) == "HTTP 416":
+                self._restart(stream)  # the source's file is shorter than what we hold
+            raise
+        with response:
+            begin = self._begin(response, item, offset)
+            if begin != offset:
+                self._restart(stream)
+            etag = response.headers.get("ETag") or ""
+            # A weak tag does not promise the same bytes, so it cannot guard a range.
+            journal["etag"] = "" if etag.startswith("W/") else etag
+            write_json(part + ".json", journal)
+            unsynced = 0
+            while stream.tell() < item["size"]:
+                try:
+                    block = response.read(min(CHUNK, item["size"] - stream.tell()))
+                except (http.client.HTTPException, OSError) as error:
+                    raise RetryableError(f"the connection broke: {_line(error)}") from error
+                if not block:
+                    raise RetryableError(f"the answer ended after {stream.tell()} of {item['size']} bytes")
+                stream.write(block)
+                self.digest.update(block)
+                self.progress.add(len(block), fetched=True)
+                unsynced += len(block)
+                if unsynced >= SYNC_BYTES:
+                    stream.flush()
+                    os.fdatasync(stream.fileno())
+                    journal["synced"], unsynced = stream.tell(), 0
+                    write_json(part + ".json", journal)
+
+    def _begin(self, response: Any, item: dict[str, Any], offset: int) -> int:
+        """The byte at which the answer begins; refuses an answer that is about another file."""
+        linked = (response.headers.get("X-Linked-ETag") or "").strip('"').lower()
+        if HEX64.match(linked) and linked != item["sha256"]:
+            raise TransferError(
+                f"{item['path']}: {self.job['endpoint']} now offers another file, sha256 {linked}, expected {item['sha256']}. "
+                "Run again to plan with a fresh listing."
+            )
+        if response.status == 206:
+            found = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+            if not found or int(found.group(1)) != offset:
+                raise RetryableError(f"the source answered with the range {response.headers.get('Content-Range')!r} instead of {offset}-")
+            size = int(found.group(3))
+        else:
+            offset = 0
+            size = int(response.headers.get("Content-Length") or item["size"])
+        if size != item["size"]:
+            raise TransferError(
+                f"{item['path']}: {self.job['endpoint']} offers {size} bytes, expected {item['size']}. "
+                "Run again to plan with a fresh listing."
+            )
+        return offset
+
+
+def run_job(job: dict[str, Any], private: dict[str, Any]) -> None:
+    """Fetch a job's files. ``private`` holds {token, environment}: what must not stand in argv or unit files."""
+    options = Options(
+        token=str(private.get("token") or ""),
+        environment={str(name): str(value) for name, value in (private.get("environment") or {}).items()},
+        timeout=float(job.get("timeout") or 60.0),
+        retries=int(job.get("retries", 8)),
+    )
+    os.umask(0o022)
+    Fetcher(job, options).run()
+
+
+def main(arguments: list[str]) -> int:
+    """``transfer.py JOB``; secrets come as the systemd credential ``private``."""
+    with open(arguments[1], encoding="utf-8") as stream:
+        job = json.load(stream)
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    try:
+        private = read_json(os.path.join(folder, "private")) if folder else {}
+        if folder and not private:
+            raise TransferError(f"The credential {folder}/private cannot be read. Run again.")
+        run_job(job, private)
+    except TransferError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

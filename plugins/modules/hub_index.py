@@ -1,0 +1,180 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation and wiring of the module; the work is done in module_utils."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: hub_index
+short_description: Index directories of model files like a Hugging Face Hub
+version_added: 0.1.0
+description:
+  - Writes the documents with which a plain web server answers the part of the Hub's API that C(hf), C(huggingface_hub) and
+    M(onprem.llamacpp.gguf_download) need, and the nginx maps that give every file its headers.
+  - The commit of a directory is derived from the names and hashes of its files, so the same files have the same commit everywhere.
+  - A file is hashed once, and again only when its size, inode or modification time has changed.
+options:
+  root:
+    description: Directory of the index. It must not be used for anything else.
+    type: path
+    required: true
+  repos:
+    description: Repositories that are served from directories.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      repo_id:
+        description: Name of the repository as C(organisation/name).
+        type: str
+        required: true
+      path:
+        description: Directory that holds the repository's files. Names that begin with a dot, and links, are left out.
+        type: path
+        required: true
+      revisions:
+        description: Branch or tag names that stand for it. Its commit always does.
+        type: list
+        elements: str
+        default: [main]
+  model_root:
+    description: Directory in which M(onprem.llamacpp.gguf_download) has published models that are served too, under their own commits.
+    type: path
+attributes:
+  check_mode:
+    description: Can run in C(check_mode) and return changed status prediction without modifying target.
+    support: full
+    details: Files that were never hashed are not hashed in check mode; they count as a change.
+  diff_mode:
+    description: Will return details on what has changed, or possibly needs changing in C(check_mode), when in diff mode.
+    support: full
+author:
+  - onprem.llamacpp contributors (@onprem)
+"""
+
+EXAMPLES = r"""
+---
+- name: Index two repositories
+  become: true
+  onprem.llamacpp.hub_index:
+    root: /var/lib/llamacpp/mirror
+    repos:
+      - repo_id: unsloth/Kimi-K2-Instruct-GGUF
+        path: /srv/models/kimi-k2
+      - repo_id: example/small-GGUF
+        path: /srv/models/small
+        revisions: [main, v1]
+"""
+
+RETURN = r"""
+---
+repos:
+  description: What the index holds.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    repo_id:
+      description: Name of the repository.
+      type: str
+    commit:
+      description: Its commit, 40 hexadecimal digits. Empty in check mode when files were never hashed.
+      type: str
+    revisions:
+      description: Names that stand for the commit.
+      type: list
+      elements: str
+    files:
+      description: Number of its files.
+      type: int
+    bytes:
+      description: Size of all its files in bytes.
+      type: int
+hashed_bytes:
+  description: Bytes that were read for hashing in this run.
+  returned: success
+  type: int
+"""
+
+import os
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index as hub_index
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError
+
+
+def build(module: AnsibleModule) -> dict[str, Any]:
+    params = module.params
+    root = params["root"]
+    cache = hub_index.HashCache(os.path.join(root, "cache.json"))
+    hash_of = cache.lookup if module.check_mode else cache.compute
+    snapshots = [hub_index.snapshot_directory(item["repo_id"], item["path"], item["revisions"], hash_of) for item in params["repos"]]
+    if params["model_root"]:
+        snapshots = hub_index.merged(snapshots, hub_index.scan_models(params["model_root"]))
+    hub_index.check_snapshots(snapshots)
+    wanted, wanted_links = hub_index.documents(snapshots), hub_index.links(snapshots)
+    there, linked = hub_index.present(root)
+    changed = (there, linked) != (wanted, wanted_links)
+    if not module.check_mode:
+        os.makedirs(root, mode=0o755, exist_ok=True)
+        if changed:
+            hub_index.write_index(root, wanted, wanted_links)
+        cache.save()
+    result: dict[str, Any] = {
+        "changed": changed,
+        "hashed_bytes": cache.hashed_bytes,
+        "repos": [
+            {
+                "repo_id": item.repo_id,
+                "commit": item.commit,
+                "revisions": item.revisions,
+                "files": len(item.files),
+                "bytes": sum(file.size for file in item.files),
+            }
+            for item in snapshots
+        ],
+    }
+    if changed:
+        result["diff"] = {
+            "before": there.get("maps.conf", ""),
+            "after": wanted["maps.conf"],
+            "before_header": "index",
+            "after_header": "index",
+        }
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "root": {"type": "path", "required": True},
+            "repos": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "repo_id": {"type": "str", "required": True},
+                    "path": {"type": "path", "required": True},
+                    "revisions": {"type": "list", "elements": "str", "default": ["main"]},
+                },
+            },
+            "model_root": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = build(module)
+    except (hub_index.HubIndexError, QuantError) as error:
+        module.fail_json(msg=str(error))
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}. The index was left as it was.")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

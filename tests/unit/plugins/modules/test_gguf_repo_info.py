@@ -1,0 +1,150 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking a Hub: one request to one host, and every failure in one line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, REPO_ID, Hub
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub
+
+pytest.importorskip("huggingface_hub")
+
+COLLECTIONS = str(Path(__file__).resolve().parents[4] / ".collections")
+
+
+@pytest.fixture
+def hub():
+    made = Hub({"Q2_K/M-Q2_K-00001-of-00002.gguf": b"one", "Q2_K/M-Q2_K-00002-of-00002.gguf": b"two", "README.md": b"text"})
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(_hub.time, "sleep", lambda _seconds: None)
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def ask(endpoint, token=None, revision="main", retries=1):
+    return _hub.read_listing(endpoint, REPO_ID, revision, token, 5.0, retries)
+
+
+def test_listing(hub):
+    found = ask(hub.url)
+    assert (found.repo_id, found.commit) == (REPO_ID, COMMIT)
+    assert found.files == hub.listing()
+    assert [path for _method, path, _headers in hub.requests] == [f"/api/models/{REPO_ID}/revision/main?blobs=true"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "token", "told"),
+    [
+        pytest.param(401, {}, None, ["HTTP 401", "does not exist or is private", "set llama_model_token"], id="401"),
+        pytest.param(401, {}, "hf_x", ["HTTP 401", "to another token"], id="401 with a token"),
+        pytest.param(403, {"X-Error-Code": "GatedRepo"}, None, ["gated (HTTP 403)", "Accept its terms"], id="403 gated"),
+        pytest.param(403, {}, "hf_x", ["HTTP 403", "Ask its owner"], id="403"),
+        pytest.param(
+            404, {"X-Error-Code": "RepoNotFound"}, None, ["does not exist (HTTP 404)", "llama_model_endpoint"], id="404 repository"
+        ),
+        pytest.param(404, {"X-Error-Code": "RevisionNotFound"}, None, ["no revision main", "llama_model_revision"], id="404 revision"),
+        pytest.param(404, {}, None, ["does not exist (HTTP 404)"], id="404 without a code"),
+        pytest.param(429, {}, None, ["asked too often (HTTP 429)"], id="429"),
+        pytest.param(503, {}, None, ["HTTP 503", "to a mirror"], id="503"),
+    ],
+)
+def test_refusals_are_told_in_one_line(hub, status, headers, token, told):
+    hub.api_answer = (status, headers, b"{}")
+    with pytest.raises(_hub.HubError) as caught:
+        ask(hub.url, token)
+    for text in [*told, REPO_ID, hub.url]:
+        assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "hf_x" not in str(caught.value)
+    assert len(hub.requests) == (2 if status in (429, 503) else 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        pytest.param(b"<html>Welcome to the hotel network</html>", "did not answer as a Hub does", id="no JSON"),
+        pytest.param(b"{}", "did not answer as a Hub does", id="JSON of something else"),
+        pytest.param(json.dumps({"id": "a/b", "sha": "main"}).encode(), "names no commit", id="a commit that is none"),
+    ],
+)
+def test_an_endpoint_that_is_no_hub(hub, body, told):
+    hub.api_answer = (200, {}, body)
+    with pytest.raises(_hub.HubError, match=told):
+        ask(hub.url)
+
+
+def test_unreachable():
+    with pytest.raises(_hub.HubError, match=r"http://127\.0\.0\.1:9 cannot be reached: .*llama_proxy_env"):
+        ask("http://127.0.0.1:9")
+
+
+def test_not_a_repository_name(hub):
+    with pytest.raises(_hub.HubError, match="<organisation>/<name>"):
+        _hub.read_listing(hub.url, "../etc", "main", None, 1.0, 0)
+    assert hub.requests == []
+
+
+def run_module(hub, **params):
+    """The module as Ansible runs it: arguments on stdin, a fresh process, no knowledge of the test's environment."""
+    arguments = {"ANSIBLE_MODULE_ARGS": {"repo_id": REPO_ID, "endpoint": hub.url + "/", "retries": 0, **params}}
+    code = (
+        "import sys, runpy; sys.path.insert(0, sys.argv.pop(1));"
+        "from ansible.module_utils.testing import patch_module_args; import json;"
+        "args = json.load(sys.stdin)['ANSIBLE_MODULE_ARGS']\n"
+        "with patch_module_args(args):\n"
+        "    runpy.run_module('ansible_collections.onprem.llamacpp.plugins.modules.gguf_repo_info', run_name='__main__')"
+    )
+    environment = dict(os.environ, HF_TOKEN="hf_from_the_controller", HF_ENDPOINT="http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-c", code, COLLECTIONS],
+        input=json.dumps(arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    return json.load(io.StringIO(done.stdout.splitlines()[-1])) if done.stdout else pytest.fail(done.stderr)
+
+
+def test_module_returns_quants_and_asks_nobody_else(hub):
+    found = run_module(hub)
+    assert found["changed"] is False
+    assert found["commit"] == COMMIT
+    assert found["endpoint"] == hub.url
+    assert found["quants"]["Q2_K"]["complete"] is True
+    assert [item["path"] for item in found["quants"]["Q2_K"]["files"]] == list(hub.files)[:2]
+    assert [item["path"] for item in found["other"]] == ["README.md"]
+    assert len(hub.requests) == 1
+    assert "Authorization" not in {name.title() for name in hub.requests[0][2]}  # the controller's own token stays there
+
+
+def test_module_sends_the_token_it_was_given(hub):
+    run_module(hub, token="hf_given")
+    assert {name.title(): value for name, value in hub.requests[0][2].items()}["Authorization"] == "Bearer hf_given"
+
+
+def test_module_refuses_names_that_leave_the_directory(hub):
+    hub.files["../../etc/M-Q2_K.gguf"] = b"x"
+    found = run_module(hub)
+    assert found["failed"] is True
+    assert "leaves its directory" in found["msg"]
