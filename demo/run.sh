@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 engine=${1:-package}
 model=onprem/gemma-3-270m-GGUF
 quant=Q4_K_M
-question="What is the capital of France? Answer in one sentence."
+question="What is the capital of France?"
 export ANSIBLE_NOCOLOR=1
 inventory=(-i demo/inventory.yml -i tests/lab/inventory)
 case "$engine" in
@@ -21,7 +21,11 @@ esac
 
 step() { printf '\n-- %s (%s s)\n' "$*" "$SECONDS"; }
 
+if [ -e build/demo/engine-from ] && [ "$(cat build/demo/engine-from)" != "$engine" ]; then
+  demo/clean.sh # the other engine's host is of another Debian release
+fi
 mkdir -p build/demo
+echo "$engine" > build/demo/engine-from
 if [ "$engine" = source ]; then
   printf '%s\n' "$archive" > build/demo/engine.yml
 fi
@@ -43,13 +47,9 @@ umask 077
 ansible "${inventory[@]}" demo-host -m ansible.builtin.command -a "cat /etc/llamacpp/instances/main/api-keys" --become \
   | grep -vE '^(#|$|demo-host)' | head -1 > build/demo/api-key
 url=http://10.77.0.11:8080
-python demo/ask.py "$url" build/demo/api-key "$question" > build/demo/answer.json
-python - build/demo/answer.json <<'PY'
-import json, sys
-answer = json.load(open(sys.argv[1]))
-print(answer["choices"][0]["message"]["content"].strip())
-PY
-speed=$(python -c 'import json; print(round(json.load(open("build/demo/answer.json"))["timings"]["predicted_per_second"], 1))')
+mapfile -t said < <(python demo/ask.py "$url" build/demo/api-key "$question")
+speed=${said[1]:?the server gave no answer}
+echo "${said[0]}"
 
 printf '\nThe plan is in the output above and in build/demo/site.log, the API key in build/demo/api-key (mode 0600).\n'
 printf 'Ask it yourself:  curl -H "Authorization: Bearer $(cat build/demo/api-key)" %s/v1/models\n' "$url"

@@ -295,6 +295,16 @@ def models(root: str) -> list[dict[str, Any]]:
     return found
 
 
+def partial_models(root: str) -> list[dict[str, Any]]:
+    """Models that are under way: what an interrupted download has left is room that the rest need not find again."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(root, "*", "*", ".*.staging"))):
+        repository, commit, name = folder.split(os.sep)[-3:]
+        held = sum(max(0, _size(os.path.join(path, entry))) for path, _folders, files in os.walk(folder) for entry in files)
+        found.append({"repo_id": repository.replace("--", "/", 1), "commit": commit, "quant": name[1 : -len(".staging")], "bytes": held})
+    return found
+
+
 def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
@@ -393,6 +403,7 @@ def collect(
         "disks": [disk(path, mounts) for path in paths],
         "engines": found_engines,
         "models": models(model_root),
+        "partial_models": partial_models(model_root),
         "instances": found_instances,
         "listeners": listeners(ports),
         "warnings": warnings,

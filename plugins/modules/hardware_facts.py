@@ -132,6 +132,11 @@ ansible_facts:
           type: list
           elements: dict
           returned: always
+        partial_models:
+          description: Models that a download has begun, with the bytes it holds.
+          type: list
+          elements: dict
+          returned: always
         instances:
           description: Server instances, their deployment and state.
           type: list

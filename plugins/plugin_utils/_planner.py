@@ -210,7 +210,8 @@ def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: di
         notes.append("no device: planned on the CPU")
 
     here = _present(facts, entry["repo_id"], quant["commit"]).get(name)
-    remaining = 0 if here else size
+    begun = [entry["bytes"] for entry in facts.get("partial_models", []) if (entry["commit"], entry["quant"]) == (quant["commit"], name)]
+    remaining = 0 if here else max(0, size - sum(begun))
     disk = next((entry for entry in facts.get("disks", []) if entry["path"] == settings["model_root"]), None)
     buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, size // 20))
     required = remaining + buffer if remaining else 0
@@ -283,7 +284,7 @@ def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, 
 
 
 def decide(
-    settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], broken: set[str], has_devices: bool
+    settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], broken: dict[str, str], has_devices: bool
 ) -> tuple[str, str, list[str]]:
     """Quant, verdict and reasons for a wish, following the quant policy where the wish does not fit."""
     wanted = settings["quant"]
@@ -291,7 +292,7 @@ def decide(
         name = choose(settings, entry, assessed, has_devices)
         return (name, "accept", []) if name else ("", "refuse", ["no quant fits this host"])
     if wanted in broken:
-        return wanted, "refuse", [f"quant {wanted} is incomplete in {entry['repo_id']}: a shard is missing there"]
+        return wanted, "refuse", [f"quant {wanted} is incomplete in {entry['repo_id']}: {broken[wanted] or 'a shard is missing'}"]
     if wanted not in assessed:
         offered = ", ".join(f"{name} ({gigabytes(found['bytes'])})" for name, found in assessed.items()) or "none"
         return wanted, "refuse", [f"quant {wanted} is not in {entry['repo_id']}: it has {offered}"]
@@ -340,7 +341,7 @@ def plan(
     kept = _kept_plan(facts, settings)
     table = quant_table(facts, settings, entry, listing or {})
     assessed = {name: assess(name, quant, facts, settings, entry) for name, quant in table.items()}
-    broken = {name for name, quant in (listing or {}).get("quants", {}).items() if not quant["complete"]}
+    broken = {name: quant.get("problem", "") for name, quant in (listing or {}).get("quants", {}).items() if not quant["complete"]}
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:

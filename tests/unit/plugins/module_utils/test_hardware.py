@@ -159,6 +159,15 @@ def test_model_is_complete_when_every_size_is_right(tmp_path: Path, size: int, c
     assert [(entry["repo_id"], entry["quant"], entry["complete"]) for entry in found] == [("org/tiny", "Q2_K", complete)]
 
 
+def test_bytes_of_a_download_under_way_are_counted(tmp_path: Path) -> None:
+    staging = tmp_path / "org--tiny" / ("a" * 40) / ".UD-Q2_K_XL.staging"
+    staging.mkdir(parents=True)
+    (staging / "one.gguf.part").write_bytes(b"x" * 1000)
+    expected = {"repo_id": "org/tiny", "commit": "a" * 40, "quant": "UD-Q2_K_XL", "bytes": 1000}
+    assert _hardware.partial_models(str(tmp_path)) == [expected]
+    assert _hardware.models(str(tmp_path)) == []
+
+
 @pytest.mark.parametrize(
     ("installed", "intact"),
     [

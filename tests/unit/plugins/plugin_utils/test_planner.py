@@ -278,6 +278,15 @@ def test_the_user_places_as_told() -> None:
     assert "placement as told: n_cpu_moe=3, n_gpu_layers=99" in plan["notes"]
 
 
+def test_a_download_that_has_begun_needs_only_the_rest_of_the_room() -> None:
+    offer = listing(UD__Q2_K_XL=381 * 10**9)
+    begun = [{"repo_id": K2["repo_id"], "commit": COMMIT, "quant": "UD-Q2_K_XL", "bytes": 300 * 10**9}]
+    assert _planner.plan(host(540, [], 140), wish(), K2, offer)["verdict"] == "refuse"
+    plan = _planner.plan(host(540, [], 140, partial_models=begun), wish(), K2, offer)
+    assert plan["verdict"] == "accept"
+    assert (plan["download"]["present"], plan["download"]["remaining"]) == (300 * 10**9, 81 * 10**9)
+
+
 def test_required_gpu() -> None:
     plan = _planner.plan(host(540, []), wish(require_gpu=True), K2)
     assert plan["verdict"] == "refuse"

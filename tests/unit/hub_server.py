@@ -1,0 +1,148 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Hub on loopback that misbehaves on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import threading
+import time
+import urllib.parse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPO_ID = "org/Repo-GGUF"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Hub:
+    """Serves ``files`` of one repository. Each request for a file takes the next of ``faults``; None is good behaviour.
+
+    Faults: an int (status), (status, Retry-After), "ignore range", "wrong range", "truncate", "drop", "flip", "other size",
+    "other hash", "no etag", "stall", "drip", ("redirect", url).
+    """
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self.files = files
+        self.faults: list = []
+        self.etags: dict[str, str] = {}
+        self.api_answer: tuple = (200, {}, None)
+        self.requests: list = []
+        self.stop_dripping = threading.Event()
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *args):
+                pass
+
+            def do_GET(self):
+                hub.requests.append((self.command, self.path, dict(self.headers)))
+                path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+                if path.startswith("/api/"):
+                    hub.answer_api(self)
+                else:
+                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                        hub.answer_file(self, path)
+
+            do_HEAD = do_GET
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self.stop_dripping.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def listing(self) -> list[dict]:
+        return [{"path": path, "size": len(data), "sha256": sha256(data)} for path, data in self.files.items()]
+
+    def ranges(self) -> list[str]:
+        return [headers.get("Range", "") for _method, path, headers in self.requests if "/api/" not in path]
+
+    def answer_api(self, request) -> None:
+        status, headers, body = self.api_answer
+        if body is None:
+            siblings = [
+                {
+                    "rfilename": item["path"],
+                    "size": item["size"],
+                    "lfs": {"sha256": item["sha256"], "size": item["size"], "pointerSize": 135},
+                }
+                for item in self.listing()
+            ]
+            body = json.dumps({"id": REPO_ID, "modelId": REPO_ID, "sha": COMMIT, "siblings": siblings}).encode()
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
+
+    def answer_file(self, request, path: str) -> None:
+        fault = self.faults.pop(0) if self.faults else None
+        path = re.sub(r"^(https?://[^/]+)?/(storage/)*[^/]+/[^/]+/resolve/[^/]+/", "", path)
+        data = self.files.get(path)
+        if isinstance(fault, tuple) and fault[0] == "redirect":
+            request.send_response(302)
+            request.send_header("Location", fault[1] + "/storage" + request.path)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        if data is None or isinstance(fault, (int, tuple)):
+            status, retry_after = fault if isinstance(fault, tuple) else (fault or 404, None)
+            request.send_response(status)
+            if retry_after:
+                request.send_header("Retry-After", str(retry_after))
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        if fault == "drop":
+            request.close_connection = True
+            request.connection.close()
+            return
+        etag = self.etags.get(path, f'"{sha256(data)}"')
+        size = len(data) + (1 if fault == "other size" else 0)
+        asked = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        begin, status = 0, 200
+        if asked and fault != "ignore range" and request.headers.get("If-Range", etag) == etag:
+            begin, status = int(asked.group(1)), 206
+        body = bytearray(data[begin:])
+        if fault == "flip":
+            body[len(body) // 2] ^= 1
+        request.send_response(status)
+        if fault != "no etag":
+            request.send_header("ETag", etag)
+        if fault == "other hash":
+            request.send_header("X-Linked-ETag", '"' + "f" * 64 + '"')
+        if status == 206:
+            first = begin + (1 if fault == "wrong range" else 0)
+            request.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        request.send_header("Content-Length", str(len(body) + size - len(data)))
+        request.end_headers()
+        if fault == "truncate":
+            request.wfile.write(body[: len(body) // 2])
+            request.close_connection = True
+        elif fault == "stall":
+            request.wfile.write(body[: len(body) // 2])
+            request.wfile.flush()
+            self.stop_dripping.wait(20)
+            request.close_connection = True
+        elif fault == "drip":
+            for start in range(0, len(body), 1 << 20):
+                request.wfile.write(body[start : start + (1 << 20)])
+                request.wfile.flush()
+                time.sleep(0.1)
+        else:
+            request.wfile.write(body)
