@@ -519,10 +519,10 @@ def main(arguments: list[str]) -> int:
             raise TransferError(f"The credential {folder}/private cannot be read. Run again.")
         run_job(job, private)
     except TransferError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    raise SystemExit(main(sys.argv))

@@ -217,7 +217,7 @@ def _source(wish: Mapping[str, Any], kind: str) -> dict[str, str]:
 def _release(hardware: Mapping[str, Any], build_id: str) -> dict[str, Any]:
     for engine in hardware.get("engines", []):
         if build_id and engine.get("build_id") == build_id and engine.get("intact"):
-            return {key: value for key, value in engine.items()}
+            return dict(engine)
     return {}
 
 
@@ -230,7 +230,7 @@ def _package_release(hardware: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
             and build.get("backend") == wanted["backend"]
             and set(build.get("packages", {})) == set(wanted["packages"])
         ):
-            return {key: value for key, value in engine.items()}
+            return dict(engine)
     return {}
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python3 -I
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -236,7 +235,7 @@ def listening(host: str, port: int, proc: pathlib.Path = pathlib.Path("/proc")) 
         with contextlib.suppress(OSError):
             for line in (proc / table).read_text().splitlines()[1:]:
                 fields = line.split()
-                address, _, number = fields[1].rpartition(":")
+                address, _colon, number = fields[1].rpartition(":")
                 if fields[3] == "0A" and int(number, 16) == port:
                     bound = bound_address(address)
                     if bound in everywhere or bound in wanted or any(name in everywhere for name in wanted):
@@ -442,7 +441,7 @@ class Gate:
         while True:
             state = self._alive(first)
             with contextlib.suppress(SwitchError):
-                status, _ = api.ask("/health", timeout=5, key=False)
+                status, _body = api.ask("/health", timeout=5, key=False)
                 if status == 200:
                     return time.monotonic() - started
             elapsed = time.monotonic() - started
@@ -456,7 +455,7 @@ class Gate:
     def _identity(self, api: Api, request: Document, result: Document) -> None:
         """The running process is the deployed build with the deployed model, and guards its door."""
         if request["api_key"]:
-            status, _ = api.ask("/props", key=False)
+            status, _body = api.ask("/props", key=False)
             if status != 401:
                 raise SwitchError(f"the server answered a request without a key with {status} instead of 401")
         status, props = api.ask("/props")
