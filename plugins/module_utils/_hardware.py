@@ -359,6 +359,38 @@ def _link(path: str) -> str:
         return ""
 
 
+def devices_in_use(found_instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Devices that a running instance was planned on. An RPC server has one client at a time, so only its server sees it."""
+    devices: dict[str, dict[str, Any]] = {}
+    for instance in found_instances:
+        if instance["active"] == "active" and instance["plan"].get("engine_backend") == "rpc":
+            for device in instance["plan"].get("devices", []):
+                devices[device["uuid"]] = {key: value for key, value in device.items() if key != "capacity"}
+    return list(devices.values())
+
+
+def list_devices(
+    backend: str,
+    found_engines: list[dict[str, Any]],
+    found_instances: list[dict[str, Any]],
+    environment: Optional[dict[str, str]],
+    run: Optional[Run] = None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Devices that the newest engine of a backend sees, the one in use before others, and warnings."""
+    fitting = [engine for engine in found_engines if engine["intact"] and engine["build"].get("backend") == backend]
+    if not fitting:
+        return [], []
+    in_use = {instance["document"].get("build_id") for instance in found_instances}
+    best = max(fitting, key=lambda engine: (engine["build_id"] in in_use, engine["build"].get("number", 0)))
+    program = os.path.join(best["path"], best["build"]["programs"]["llama-server"])
+    argv = [program, "--list-devices"]
+    status, out, err = run(argv) if run else run_command(argv, 60.0, environment)
+    devices = engine_devices(out, backend)
+    if status == 0 and devices:
+        return devices, []
+    return devices, [f"{program} --list-devices shows no device: {(err.strip().splitlines() or ['no message'])[-1]}"]
+
+
 def collect(
     paths: list[str],
     ports: list[int],
@@ -377,15 +409,9 @@ def collect(
     found_instances = instances("/etc/llamacpp/instances", "/var/lib/llamacpp/instances")
     devices: list[dict[str, Any]] = []
     if device_backend in ("vulkan", "rpc"):
-        fitting = [engine for engine in found_engines if engine["intact"] and engine["build"].get("backend") == device_backend]
-        in_use = {instance["document"].get("build_id") for instance in found_instances}
-        fitting.sort(key=lambda engine: (engine["build_id"] in in_use, engine["build"].get("number", 0)))
-        if fitting:
-            program = os.path.join(fitting[-1]["path"], fitting[-1]["build"]["programs"]["llama-server"])
-            status, out, err = run_command([program, "--list-devices"], 60.0, engine_environment)
-            devices = engine_devices(out, device_backend)
-            if status != 0 or not devices:
-                warnings.append(f"{program} --list-devices shows no device: {(err.strip().splitlines() or ['no message'])[-1]}")
+        devices = devices_in_use(found_instances) if device_backend == "rpc" else []
+        if not devices:
+            devices, warnings = list_devices(device_backend, found_engines, found_instances, engine_environment)
     elif device_backend != "cpu":
         devices, warnings = nvidia_devices(ours=is_our_server)
     mounts = read_text("/proc/self/mounts")

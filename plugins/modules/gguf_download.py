@@ -290,13 +290,17 @@ class Download:
             self.forget()
             return True
         if mine and status.get("state") == "failed":
+            # Told here and kept in the journal; a failed unit would leave the whole system "degraded".
+            self.command("systemctl", "reset-failed", self.unit)
             raise StoreError(str(status.get("error") or "The transfer failed without saying why.")[:2000])
         present = _transfer.bytes_present(self.model.staging, self.model.files)
         deaths = 0
         if mine:
             deaths = _number(attempt.get("deaths"), 0) + 1 if present <= _number(attempt.get("bytes"), 0) else 0
             if deaths >= LARGEST_DEATHS:
-                raise StoreError(self.cause_of_death(deaths))
+                cause = self.cause_of_death(deaths)
+                self.command("systemctl", "reset-failed", self.unit)
+                raise StoreError(cause)
         self.start(present, deaths)
         return False
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha1
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def root(*command: str) -> str:
     return subprocess.run([*SUDO, *command], check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout
 
 
-def ssh(host: str, command: str, check: bool = True, **options) -> subprocess.CompletedProcess:
+def ssh(host: str, command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess:
     keys = ["-i", str(CACHE / "lab/id_ed25519"), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
     known = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]
     options = {"stdout": subprocess.PIPE, "text": True, "timeout": 300, **options}
@@ -52,7 +53,7 @@ class Lab:
         self.describe()
 
     def describe(self, **changes: dict) -> None:
-        hosts = {name: {"lab_image": image, "lab_address": address} for name, (image, address) in HOSTS.items()}
+        hosts: dict[str, dict[str, Any]] = {name: {"lab_image": image, "lab_address": address} for name, (image, address) in HOSTS.items()}
         hosts["lab-bookworm"] |= {"lab_memory": MEMORY}
         hosts["lab-trixie"] |= {"lab_nvidia_smi": "nvidia-smi.txt", "lab_packages": ["curl"]}
         for name, variables in changes.items():
@@ -61,7 +62,7 @@ class Lab:
         self.inventory.write_text(json.dumps({"all": {"vars": shared, "hosts": hosts}}))
 
     def start(self, playbook: str, *arguments: str) -> subprocess.Popen:
-        command = [PLAYBOOK, "-i", self.inventory, "-i", LAB / "inventory", LAB / playbook, *arguments]
+        command = [PLAYBOOK, "-i", str(self.inventory), "-i", f"{LAB}/inventory", f"{LAB}/{playbook}", *arguments]
         return subprocess.Popen(
             command, cwd=LAB.parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )

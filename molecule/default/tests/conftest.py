@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-INVENTORIES = ["-i", str(ROOT / "molecule/default/inventory"), "-i", str(ROOT / "tests/lab/inventory")]
+INVENTORY = str(ROOT / "molecule/default/inventory")
 ADDRESSES = {"trixie": "10.76.0.11", "bookworm": "10.76.0.12", "forky": "10.76.0.13"}
 MIRROR = "http://10.76.0.10"
 
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 def run_playbook(*arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
     """Runs a playbook of the project on the lab, within a bound of seconds."""
     done = subprocess.run(
-        ["ansible-playbook", *INVENTORIES, playbook, *arguments],
+        ["ansible-playbook", "-i", INVENTORY, playbook, *arguments],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -101,6 +101,6 @@ def on_host() -> Callable[[str], Any]:
     import testinfra  # noqa: PLC0415
 
     def connect(name: str) -> Any:
-        return testinfra.get_host(f"ansible://{name}", ansible_inventory=str(ROOT / "molecule/default/inventory"))
+        return testinfra.get_host(f"ansible://{name}", ansible_inventory=INVENTORY)
 
     return connect

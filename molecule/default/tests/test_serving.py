@@ -56,8 +56,7 @@ def test_the_key_is_nowhere_but_in_its_file(host: Any, server: Server) -> None:
         "cat /etc/llamacpp/instances/*/current/server.env",
         "find /etc/llamacpp /var/lib/llamacpp -name '*.json' -exec cat {} +",
     ]
-    leaked = host.run(f"({'; '.join(places)}) | grep -cF -- {server.key}")
-    assert leaked.stdout.strip() == "0"
+    assert server.key not in host.run("; ".join(places)).stdout
 
 
 def test_three_shards_are_published_whole(host: Any) -> None:
@@ -88,12 +87,16 @@ def test_experts_stay_on_the_cpu_as_told_and_the_rest_is_on_the_device(name: str
     log = host.check_output("journalctl --no-pager -o cat -u llamacpp@main")
     assert "offloaded 6/6 layers to GPU" in log
     actual = document(host, f"{STATE}/{current(host)}/actual.json")
-    weights = {buffer: sizes["model"] for buffer, sizes in actual["buffers"].items() if sizes.get("model")}
-    on_device = sum(size for buffer, size in weights.items() if buffer.startswith(device))
-    on_cpu = sum(size for buffer, size in weights.items() if buffer.startswith("CPU"))
-    # Layers 1 and 2 of four with experts stay: half of the experts on either side, attention and output on the device.
-    assert on_device > 0 and on_cpu > 0
-    assert any(sizes.get("kv") for buffer, sizes in actual["buffers"].items() if buffer.startswith(device))
+    on_device = {buffer: sizes for buffer, sizes in actual["buffers"].items() if buffer.startswith(device)}
+    on_cpu = {buffer: sizes for buffer, sizes in actual["buffers"].items() if buffer.startswith("CPU")}
+    assert len(on_device) == 1
+    (sizes,) = on_device.values()
+    # Keys only, 576 values of two bytes a token and layer.
+    assert sizes["KV"] == 2048 * 5 * 576 * 2
+    # The experts of layers 1 and 2 are mapped from the file; the device holds more than the experts of layers 3 and 4.
+    experts = 2 * 3 * 512 * 512 * 16 * 84 // 256
+    assert sizes["model"] > experts
+    assert sum(entry.get("model", 0) for entry in on_cpu.values()) >= experts
 
 
 def test_the_unit_gives_an_attacker_little(host: Any) -> None:

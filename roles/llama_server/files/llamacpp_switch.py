@@ -449,7 +449,8 @@ class Gate:
                 what = "still answers 503 (loading)" if status == 503 else f"does not answer on {api.address}:{api.port}"
                 raise SwitchError(f"the server was not healthy after {deadline:.0f} s: /health {what}")
             taken = min(process_progress(int(state.get("MainPID", 0))), size)
-            self.tell(f"loading, about {taken / 1e9:.1f} of {size / 1e9:.1f} GB after {elapsed:.0f} s (limit {deadline:.0f} s)")
+            scale, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
+            self.tell(f"loading, about {taken / scale:.1f} of {size / scale:.1f} {unit} after {elapsed:.0f} s (limit {deadline:.0f} s)")
             time.sleep(POLL_SECONDS)
 
     def _identity(self, api: Api, request: Document, result: Document) -> None:

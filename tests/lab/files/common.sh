@@ -13,9 +13,15 @@ changed() { echo "changed $*"; }
 # hold FILE SECONDS: nobody else is past this line with the same file; let go when the program ends.
 # Long-lived children close descriptor 9, or they would hold it on.
 hold() {
-    mkdir -p "$(dirname "$1")"
-    exec 9>"$1"
-    flock -w "$2" 9 || die "Waited $2 s for $1, which another run holds; try again when it has ended."
+    local end=$((SECONDS + $2))
+    while true; do
+        mkdir -p "$(dirname "$1")"
+        exec 9>"$1"
+        flock -w $((end > SECONDS ? end - SECONDS : 0)) 9 ||
+            die "Waited $2 s for $1, which another run holds; try again when it has ended."
+        # Whoever held it may have removed the file with its folder; then it guards nothing any more.
+        [[ $(stat -L -c %i /proc/self/fd/9) != "$(stat -c %i "$1" 2>/dev/null)" ]] || return 0
+    done
 }
 
 # within SECONDS COMMAND...: repeats the command until it succeeds, gives up after that time.

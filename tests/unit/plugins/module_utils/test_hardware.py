@@ -122,6 +122,31 @@ def test_engine_devices() -> None:
     assert _hardware.engine_devices("Available devices:\n  (none)\n", "rpc") == []
 
 
+def test_device_of_an_rpc_server_that_is_busy_with_our_own_server() -> None:
+    device = {"uuid": "RPC0", "kind": "rpc", "engine_name": "RPC0", "name": "127.0.0.1:50052", "total": 24105 * MIB, "foreign": 0}
+    instance = {"active": "active", "plan": {"engine_backend": "rpc", "devices": [{**device, "capacity": 1}]}}
+    assert _hardware.devices_in_use([instance]) == [device]
+    assert _hardware.devices_in_use([{**instance, "active": "failed"}]) == []
+
+
+def test_the_engine_in_use_is_asked_before_a_newer_one() -> None:
+    asked = []
+
+    def run(argv: list[str]) -> tuple[int, str, str]:
+        asked.append(argv[0])
+        return 0, "Available devices:\n  (none)\n", "no Vulkan driver\n"
+
+    programs = {"programs": {"llama-server": "bin/llama-server"}, "backend": "vulkan"}
+    engines = [
+        {"build_id": "b2", "path": "/r/b2", "intact": True, "build": {**programs, "number": 2}},
+        {"build_id": "b3", "path": "/r/b3", "intact": True, "build": {**programs, "number": 3}},
+        {"build_id": "b4", "path": "/r/b4", "intact": False, "build": {**programs, "number": 4}},
+    ]
+    devices, warnings = _hardware.list_devices("vulkan", engines, [{"document": {"build_id": "b2"}}], None, run)
+    assert (asked, devices) == (["/r/b2/bin/llama-server"], [])
+    assert warnings == ["/r/b2/bin/llama-server --list-devices shows no device: no Vulkan driver"]
+
+
 def test_disk_of_a_path_that_is_not_there_yet(tmp_path: Path) -> None:
     mounts = f"dev / ext4 rw 0 0\ndev2 {tmp_path} xfs rw 0 0\ndev3 {tmp_path}/other tmpfs rw 0 0\n"
     found = _hardware.disk(f"{tmp_path}/not/there", mounts)
