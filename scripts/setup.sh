@@ -23,7 +23,7 @@ retry() {
 
 packages="git openssh-client python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
-  packages="$packages curl iproute2 iptables mmdebstrap systemd-container"
+  packages="$packages curl iproute2 iptables mmdebstrap nftables systemd-container"
 fi
 missing=""
 for package in $packages; do
