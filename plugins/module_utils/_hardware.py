@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host is made of and what of ours is on it, read from procfs, sysfs, ``nvidia-smi`` and our own documents.
+"""What a host is made of, read from procfs, sysfs and ``nvidia-smi``.
 
 Every function takes a root folder or a text and returns plain data, so that captured systems can be read in tests.
 Sizes are bytes. Nothing here raises for a missing or broken source: a caller gets an empty value and a warning.
@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import csv
 import glob
-import json
 import os
 import platform
 import re
 import socket
 import struct
-import subprocess
-import urllib.error
-import urllib.request
 from typing import Any, Callable, Optional
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _installed
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text, run_command
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -32,38 +31,6 @@ CPU_FLAGS = frozenset(
 )
 
 GPU_FIELDS: tuple[str, ...] = ("index", "uuid", "name", "memory.total", "pci.bus_id", "driver_version", "compute_cap")
-
-Run = Callable[[list[str]], "tuple[int, str, str]"]
-
-
-def run_command(argv: list[str], timeout: float = 20.0, extra_environment: Optional[dict[str, str]] = None) -> tuple[int, str, str]:
-    """Runs a tool in the C locale; a missing tool is exit status 127, one that hangs is 124."""
-    environment = {**os.environ, "LC_ALL": "C", **(extra_environment or {})}
-    try:
-        done = subprocess.run(argv, capture_output=True, timeout=timeout, check=False, env=environment, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        return 124, "", f"{argv[0]} did not answer within {timeout:.0f} s"
-    except OSError as error:
-        return 127, "", f"{argv[0]}: {error.strerror}"
-    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-
-
-def read_text(path: str) -> str:
-    """A file's text, or nothing where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
-    except OSError:
-        return ""
-
-
-def read_json(path: str) -> dict[str, Any]:
-    """A JSON object from a file; an empty one where there is none or it is broken."""
-    try:
-        value = json.loads(read_text(path) or "{}")
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -199,15 +166,6 @@ def nvidia_devices(run: Run = run_command, ours: Callable[[int], bool] = lambda 
     return devices, warnings
 
 
-def engine_devices(text: str, kind: str) -> list[dict[str, Any]]:
-    """Devices that an engine lists with ``--list-devices``; without a hardware id the engine's name serves as one."""
-    found = re.findall(r"^\s+(\w+): (.+) \((\d+) MiB, \d+ MiB free\)$", text, re.MULTILINE)
-    return [
-        {"uuid": name, "kind": kind, "engine_name": name, "name": description, "total": int(total) * MIB, "foreign": 0}
-        for name, description, total in found
-    ]
-
-
 def process_unit(pid: int, proc: str = "/proc") -> str:
     """The systemd unit a process belongs to, or nothing."""
     found = re.findall(r"([^/\s]+\.(?:service|scope))", read_text(os.path.join(proc, str(pid), "cgroup")))
@@ -252,145 +210,6 @@ def listeners(ports: list[int], proc: str = "/proc") -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda entry: (entry["port"], entry["address"]))
 
 
-def engines(root: str, run: Run = run_command) -> list[dict[str, Any]]:
-    """Engine releases below ``<root>/releases``; one whose packages have changed under it is not intact."""
-    found = []
-    for path in sorted(glob.glob(os.path.join(root, "releases", "*", "build.json"))):
-        build = read_json(path)
-        folder = os.path.dirname(path)
-        if build.get("build_id") != os.path.basename(folder):
-            continue
-        programs = build.get("programs", {})
-        intact = bool(programs) and all(os.access(os.path.join(folder, program), os.X_OK) for program in programs.values())
-        packages = build.get("packages") or {}
-        if intact and packages:
-            status, out, _err = run(["dpkg-query", "-W", "-f=${Package} ${Version} ${db:Status-Want}\\n", *packages])
-            now = {line.split(" ")[0]: line.split(" ")[1:] for line in out.splitlines()} if status == 0 else {}
-            intact = all(now.get(name) == [version, "hold"] for name, version in packages.items())
-        found.append({"build_id": build["build_id"], "path": folder, "intact": intact, "build": build})
-    return found
-
-
-def models(root: str) -> list[dict[str, Any]]:
-    """Published models; complete means that every file of the manifest is there with its size."""
-    found = []
-    for path in sorted(glob.glob(os.path.join(root, "*", "*", "*", "manifest.json"))):
-        manifest = read_json(path)
-        folder = os.path.dirname(path)
-        files = manifest.get("files") or []
-        if not files or not manifest.get("repo_id"):
-            continue
-        complete = all(_size(os.path.join(folder, entry.get("name", ""))) == entry.get("size") for entry in files)
-        found.append(
-            {
-                "repo_id": manifest["repo_id"],
-                "commit": manifest.get("commit", ""),
-                "quant": manifest.get("quant", ""),
-                "path": folder,
-                "bytes": manifest.get("bytes", 0),
-                "complete": complete,
-                "manifest": manifest,
-            }
-        )
-    return found
-
-
-def partial_models(root: str) -> list[dict[str, Any]]:
-    """Models that are under way: what an interrupted download has left is room that the rest need not find again."""
-    found = []
-    for folder in sorted(glob.glob(os.path.join(root, "*", "*", ".*.staging"))):
-        repository, commit, name = folder.split(os.sep)[-3:]
-        held = sum(max(0, _size(os.path.join(path, entry))) for path, _folders, files in os.walk(folder) for entry in files)
-        found.append({"repo_id": repository.replace("--", "/", 1), "commit": commit, "quant": name[1 : -len(".staging")], "bytes": held})
-    return found
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def health(host: str, port: int, timeout: float = 3.0) -> bool:
-    """Whether a llama-server says that it is ready."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"http://{address}:{port}/health", timeout=timeout) as answer:
-            return bool(answer.status == 200)
-    except (OSError, ValueError):
-        return False
-
-
-def instances(config_root: str, state_root: str, run: Run = run_command) -> list[dict[str, Any]]:
-    """Our server instances: what is deployed, whether it was committed, runs and answers."""
-    found = []
-    for folder in sorted(glob.glob(os.path.join(config_root, "*", ""))):
-        name = os.path.basename(folder.rstrip("/"))
-        current, previous = (_link(os.path.join(folder, link)) for link in ("current", "previous"))
-        document = read_json(os.path.join(folder, "deployments", current, "deployment.json")) if current else {}
-        journal = read_json(os.path.join(state_root, name, "switch.json"))
-        _status, out, _err = run(["systemctl", "show", "-p", "ActiveState", "--value", f"llamacpp@{name}.service"])
-        active = out.strip() or "unknown"
-        host, port = document.get("host", "127.0.0.1"), int(document.get("port", 0))
-        found.append(
-            {
-                "name": name,
-                "deployment": current,
-                "previous": previous,
-                # The journal names what passed its gate last; after an undo that is the older deployment.
-                "committed": bool(current) and journal.get("committed") == current,
-                "active": active,
-                "healthy": active == "active" and port > 0 and health(host, port),
-                "host": host,
-                "port": port,
-                "document": document,
-                "plan": read_json(os.path.join(state_root, name, current, "plan.json")) if current else {},
-            }
-        )
-    return found
-
-
-def _link(path: str) -> str:
-    try:
-        return os.path.basename(os.readlink(path))
-    except OSError:
-        return ""
-
-
-def devices_in_use(found_instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Devices that a running instance was planned on. An RPC server has one client at a time, so only its server sees it."""
-    devices: dict[str, dict[str, Any]] = {}
-    for instance in found_instances:
-        if instance["active"] == "active" and instance["plan"].get("engine_backend") == "rpc":
-            for device in instance["plan"].get("devices", []):
-                devices[device["uuid"]] = {key: value for key, value in device.items() if key != "capacity"}
-    return list(devices.values())
-
-
-def list_devices(
-    backend: str,
-    found_engines: list[dict[str, Any]],
-    found_instances: list[dict[str, Any]],
-    environment: Optional[dict[str, str]],
-    run: Optional[Run] = None,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Devices that the newest engine of a backend sees, the one in use before others, and warnings."""
-    fitting = [engine for engine in found_engines if engine["intact"] and engine["build"].get("backend") == backend]
-    if not fitting:
-        return [], []
-    in_use = {instance["document"].get("build_id") for instance in found_instances}
-    best = max(fitting, key=lambda engine: (engine["build_id"] in in_use, engine["build"].get("number", 0)))
-    program = os.path.join(best["path"], best["build"]["programs"]["llama-server"])
-    argv = [program, "--list-devices"]
-    status, out, err = run(argv) if run else run_command(argv, 60.0, environment)
-    devices = engine_devices(out, backend)
-    if status == 0 and devices:
-        return devices, []
-    return devices, [f"{program} --list-devices shows no device: {(err.strip().splitlines() or ['no message'])[-1]}"]
-
-
 def collect(
     paths: list[str],
     ports: list[int],
@@ -405,13 +224,13 @@ def collect(
     os_facts["kernel"] = platform.release()
     version = re.search(r"systemd (\d+)", run_command(["systemctl", "--version"])[1])
     os_facts["systemd"] = int(version.group(1)) if version else 0
-    found_engines = engines(engine_root)
-    found_instances = instances("/etc/llamacpp/instances", "/var/lib/llamacpp/instances")
+    engines = _installed.engines(engine_root)
+    instances = _installed.instances()
     devices: list[dict[str, Any]] = []
     if device_backend in ("vulkan", "rpc"):
-        devices = devices_in_use(found_instances) if device_backend == "rpc" else []
+        devices = _installed.devices_in_use(instances) if device_backend == "rpc" else []
         if not devices:
-            devices, warnings = list_devices(device_backend, found_engines, found_instances, engine_environment)
+            devices, warnings = _installed.list_devices(device_backend, engines, instances, engine_environment)
     elif device_backend != "cpu":
         devices, warnings = nvidia_devices(ours=is_our_server)
     mounts = read_text("/proc/self/mounts")
@@ -427,10 +246,10 @@ def collect(
         "cpu": {**parse_cpuinfo(read_text("/proc/cpuinfo")), "numa_nodes": numa_nodes()},
         "devices": devices,
         "disks": [disk(path, mounts) for path in paths],
-        "engines": found_engines,
-        "models": models(model_root),
-        "partial_models": partial_models(model_root),
-        "instances": found_instances,
+        "engines": engines,
+        "models": _installed.models(model_root),
+        "partial_models": _installed.partial_models(model_root),
+        "instances": instances,
         "listeners": listeners(ports),
         "warnings": warnings,
     }

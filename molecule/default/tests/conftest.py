@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -20,6 +21,16 @@ ROOT = Path(__file__).resolve().parents[3]
 INVENTORY = str(ROOT / "molecule/default/inventory")
 ADDRESSES = {"trixie": "10.76.0.11", "bookworm": "10.76.0.12", "forky": "10.76.0.13"}
 MIRROR = "http://10.76.0.10"
+
+
+TREE = (
+    "find /etc /opt /usr/local /var/lib/llamacpp -printf '%p %m %u %s %T@ %l\\n' | sort; systemctl show -p MainPID,NRestarts llamacpp@main"
+)
+
+
+def tree(host: Any) -> str:
+    """A digest of every file of ours and of the configuration, with the server's process."""
+    return hashlib.sha256(host.check_output(TREE).encode()).hexdigest()
 
 
 class Run(NamedTuple):

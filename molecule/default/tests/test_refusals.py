@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -14,16 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from conftest import ADDRESSES
-
-TREE = (
-    "find /etc /opt /usr/local /var/lib/llamacpp -printf '%p %m %u %s %T@ %l\\n' | sort; systemctl show -p MainPID,NRestarts llamacpp@main"
-)
-
-
-def tree(host: Any) -> str:
-    """A digest of every file of ours and of the configuration, with the server's process."""
-    return hashlib.sha256(host.check_output(TREE).encode()).hexdigest()
+from conftest import ADDRESSES, tree
 
 
 @contextmanager

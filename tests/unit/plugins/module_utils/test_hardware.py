@@ -114,39 +114,6 @@ def test_a_tool_that_hangs_is_given_up() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_engine_devices() -> None:
-    text = "Available devices:\n  RPC0: 127.0.0.1:50052 (24105 MiB, 20000 MiB free)\n"
-    text += "  Vulkan0: llvmpipe (LLVM 19, 256 bits) (24105 MiB, 1 MiB free)\n"
-    found = _hardware.engine_devices(text, "rpc")
-    assert [(entry["engine_name"], entry["total"]) for entry in found] == [("RPC0", 24105 * MIB), ("Vulkan0", 24105 * MIB)]
-    assert _hardware.engine_devices("Available devices:\n  (none)\n", "rpc") == []
-
-
-def test_device_of_an_rpc_server_that_is_busy_with_our_own_server() -> None:
-    device = {"uuid": "RPC0", "kind": "rpc", "engine_name": "RPC0", "name": "127.0.0.1:50052", "total": 24105 * MIB, "foreign": 0}
-    instance = {"active": "active", "plan": {"engine_backend": "rpc", "devices": [{**device, "capacity": 1}]}}
-    assert _hardware.devices_in_use([instance]) == [device]
-    assert _hardware.devices_in_use([{**instance, "active": "failed"}]) == []
-
-
-def test_the_engine_in_use_is_asked_before_a_newer_one() -> None:
-    asked = []
-
-    def run(argv: list[str]) -> tuple[int, str, str]:
-        asked.append(argv[0])
-        return 0, "Available devices:\n  (none)\n", "no Vulkan driver\n"
-
-    programs = {"programs": {"llama-server": "bin/llama-server"}, "backend": "vulkan"}
-    engines = [
-        {"build_id": "b2", "path": "/r/b2", "intact": True, "build": {**programs, "number": 2}},
-        {"build_id": "b3", "path": "/r/b3", "intact": True, "build": {**programs, "number": 3}},
-        {"build_id": "b4", "path": "/r/b4", "intact": False, "build": {**programs, "number": 4}},
-    ]
-    devices, warnings = _hardware.list_devices("vulkan", engines, [{"document": {"build_id": "b2"}}], None, run)
-    assert (asked, devices) == (["/r/b2/bin/llama-server"], [])
-    assert warnings == ["/r/b2/bin/llama-server --list-devices shows no device: no Vulkan driver"]
-
-
 def test_disk_of_a_path_that_is_not_there_yet(tmp_path: Path) -> None:
     mounts = f"dev / ext4 rw 0 0\ndev2 {tmp_path} xfs rw 0 0\ndev3 {tmp_path}/other tmpfs rw 0 0\n"
     found = _hardware.disk(f"{tmp_path}/not/there", mounts)
@@ -163,61 +130,6 @@ def test_listener_is_named() -> None:
     assert [(entry["address"], entry["port"], entry["pid"]) for entry in found] == [("127.0.0.1", port, os.getpid())]
     assert found[0]["program"]
     assert _hardware.listeners([port]) == []
-
-
-def publish(root: Path, size: int) -> None:
-    folder = root / "org--tiny" / ("a" * 40) / "Q2_K"
-    folder.mkdir(parents=True)
-    (folder / "tiny.gguf").write_bytes(b"x" * size)
-    files = [{"path": "tiny.gguf", "name": "tiny.gguf", "size": 10, "sha256": "0" * 64}]
-    (folder / "manifest.json").write_text(
-        json.dumps({"repo_id": "org/tiny", "commit": "a" * 40, "quant": "Q2_K", "files": files, "bytes": 10})
-    )
-
-
-@pytest.mark.parametrize(("size", "complete"), [(10, True), (9, False)])
-def test_model_is_complete_when_every_size_is_right(tmp_path: Path, size: int, complete: bool) -> None:
-    publish(tmp_path, size)
-    (tmp_path / "org--broken" / "c" / "q").mkdir(parents=True)
-    (tmp_path / "org--broken" / "c" / "q" / "manifest.json").write_text("{nonsense")
-    found = _hardware.models(str(tmp_path))
-    assert [(entry["repo_id"], entry["quant"], entry["complete"]) for entry in found] == [("org/tiny", "Q2_K", complete)]
-
-
-def test_bytes_of_a_download_under_way_are_counted(tmp_path: Path) -> None:
-    staging = tmp_path / "org--tiny" / ("a" * 40) / ".UD-Q2_K_XL.staging"
-    staging.mkdir(parents=True)
-    (staging / "one.gguf.part").write_bytes(b"x" * 1000)
-    expected = {"repo_id": "org/tiny", "commit": "a" * 40, "quant": "UD-Q2_K_XL", "bytes": 1000}
-    assert _hardware.partial_models(str(tmp_path)) == [expected]
-    assert _hardware.models(str(tmp_path)) == []
-
-
-@pytest.mark.parametrize(
-    ("installed", "intact"),
-    [
-        ("llama.cpp-tools 0.7.0-1 hold\n", True),
-        ("llama.cpp-tools 0.7.0-1 install\n", False),
-        ("llama.cpp-tools 0.8.0-1 hold\n", False),
-    ],
-    ids=["as built and held", "hold gone", "another version"],
-)
-def test_packaged_engine_is_intact_while_its_package_is(tmp_path: Path, installed: str, intact: bool) -> None:
-    release = tmp_path / "releases" / "b11669-cpu-x86_64-12345678"
-    (release / "bin").mkdir(parents=True)
-    (release / "bin/llama-server").write_text("#!/bin/sh\n")
-    (release / "bin/llama-server").chmod(0o755)
-    build = {"build_id": release.name, "programs": {"llama-server": "bin/llama-server"}, "packages": {"llama.cpp-tools": "0.7.0-1"}}
-    (release / "build.json").write_text(json.dumps(build))
-    found = _hardware.engines(str(tmp_path), lambda argv: (0, installed, ""))
-    assert [entry["intact"] for entry in found] == [intact]
-
-
-def test_release_without_its_program_is_not_intact(tmp_path: Path) -> None:
-    release = tmp_path / "releases" / "b1-cpu-x-1"
-    release.mkdir(parents=True)
-    (release / "build.json").write_text(json.dumps({"build_id": release.name, "programs": {"llama-server": "bin/llama-server"}}))
-    assert [entry["intact"] for entry in _hardware.engines(str(tmp_path))] == [False]
 
 
 def test_this_machine() -> None:

@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Check mode tells the truth and touches nothing; a single role's tag is enough to run that role."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tree
+
+
+def test_checking_what_is_deployed_says_unchanged(play: Any, on_host: Any) -> None:
+    before = tree(on_host("trixie"))
+    run = play("--check", "--diff", "--limit", "trixie")
+    assert run.status == 0, run.output[-3000:]
+    assert run.stats["trixie"]["changed"] == 0
+    assert tree(on_host("trixie")) == before
+
+
+def test_checking_another_quant_says_what_would_be_fetched_and_served(play: Any, on_host: Any) -> None:
+    before = tree(on_host("trixie"))
+    run = play("--check", "--diff", "--limit", "trixie", "-e", "quant=UD-Q4_K_XL")
+    assert run.status == 0, run.output[-3000:]
+    assert run.stats["trixie"]["changed"] > 0
+    assert "Would download 3 files" in run.text
+    assert "UD-Q4_K_XL" in run.text
+    assert tree(on_host("trixie")) == before
+
+
+def test_checking_a_bare_host_touches_nothing(play: Any, on_host: Any, tmp_path: Path) -> None:
+    # The mirror is a host without engine, model or server.
+    more = tmp_path / "more.yml"
+    more.write_text("gpu_hosts:\n  hosts:\n    mirror:\n")
+    mirror = on_host("mirror")
+    before = tree(mirror)
+    run = play("-i", str(more), "--check", "--diff", "--limit", "mirror")
+    assert run.status == 0, run.output[-3000:]
+    assert run.stats["mirror"]["changed"] >= 3
+    assert "decided when the engine is installed" in run.text
+    assert tree(mirror) == before
+
+
+@pytest.mark.parametrize("tag", ["llama_engine", "llama_model", "llama_server"])
+def test_one_tag_runs_one_role(play: Any, tag: str) -> None:
+    run = play("--tags", tag, "--limit", "bookworm,forky")
+    assert run.status == 0, run.output[-3000:]
+    assert {name: counts["changed"] for name, counts in run.stats.items()} == {"bookworm": 0, "forky": 0}
