@@ -1,5 +1,6 @@
 #!/bin/bash
 # Runs the stages named, or all of them: lint unit sanity package lab molecule. The first failure ends the run.
+# "full" adds what takes longer and writes build/full.json.
 # What is made once and kept (images, engines, models, sanity environments) lies in $ONPREM_LLAMACPP_CACHE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -44,25 +45,39 @@ package() {
   scripts/test_package.sh
 }
 
+lab() {
+  say "lab: hosts made, shaped, cut, crashed and removed"
+  python -m pytest -q -m lab tests/lab
+}
+
 molecule() {
   say "molecule: scenario default on lab hosts"
-  python -m pytest -q -m lab tests/lab
   command molecule test --scenario-name default
 }
 
-full() {
-  lint
-  unit
-  sanity
-  package
-  molecule
+source_demo() {
+  say "source demo: the engine built from an archive"
+  demo/run.sh source
+  demo/clean.sh
 }
 
 mkdir -p build "$ONPREM_LLAMACPP_CACHE"
-if [ "$#" -eq 0 ]; then
-  set -- lint unit sanity package molecule
-fi
+all=(lint unit sanity package lab molecule)
+report=""
+case "${1:-}" in
+  "") set -- "${all[@]}" ;;
+  full)
+    set -- "${all[@]}" source_demo
+    report=build/full.json
+    ;;
+esac
+seconds=""
 for stage in "$@"; do
+  began=$SECONDS
   "$stage"
+  seconds="$seconds${seconds:+, }\"$stage\": $((SECONDS - began))"
 done
+if [ -n "$report" ]; then
+  printf '{"commit": "%s", "passed": true, "seconds": {%s}}\n' "$(git rev-parse HEAD)" "$seconds" > "$report"
+fi
 say "all stages passed: $*"
