@@ -52,6 +52,7 @@ speed=${said[1]:?the server gave no answer}
 echo "${said[0]}"
 
 printf '\nThe plan is in the output above and in build/demo/site.log, the API key in build/demo/api-key (mode 0600).\n'
+# shellcheck disable=SC2016 # for the reader's shell to expand
 printf 'Ask it yourself:  curl -H "Authorization: Bearer $(cat build/demo/api-key)" %s/v1/models\n' "$url"
 printf 'Remove it all:    make demo-clean\n\n'
 echo "DEMO OK model=$model quant=$quant tokens_per_second=$speed seconds=$SECONDS url=$url keyfile=$PWD/build/demo/api-key"
