@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import urllib.error
@@ -47,10 +48,12 @@ class Run(NamedTuple):
 
 
 def run_playbook(*arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
-    """Runs a playbook of the project on the lab, within a bound of seconds."""
+    """Runs a playbook of the project on the lab, within a bound of seconds, with the project's settings and not molecule's."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
     done = subprocess.run(
         ["ansible-playbook", "-i", INVENTORY, playbook, *arguments],
         cwd=ROOT,
+        env={**environment, "ANSIBLE_NOCOLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
