@@ -47,13 +47,18 @@ class Run(NamedTuple):
         return re.sub(r"\s+", " ", self.output)
 
 
+def environment() -> dict[str, str]:
+    """What Ansible is run with: the project's settings, not molecule's, and output that can be read by programs."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    return {**kept, "ANSIBLE_NOCOLOR": "1"}
+
+
 def run_playbook(*arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
-    """Runs a playbook of the project on the lab, within a bound of seconds, with the project's settings and not molecule's."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    """Runs a playbook of the project on the lab, within a bound of seconds."""
     done = subprocess.run(
         ["ansible-playbook", "-i", INVENTORY, playbook, *arguments],
         cwd=ROOT,
-        env={**environment, "ANSIBLE_NOCOLOR": "1"},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MIRROR, Server
+from conftest import INVENTORY, MIRROR, ROOT, Server, environment
 
 STATE = "/var/lib/llamacpp/instances/main"
 
@@ -117,6 +117,16 @@ def test_engines_came_as_their_hosts_wished(on_host: Any) -> None:
     for build in builds.values():
         flags = {name for option in build["capabilities"]["options"] for name in option["names"]}
         assert {"--model", "--n-cpu-moe", "--load-mode"} <= flags
+
+
+def test_facts_of_a_serving_host(tmp_path: Path) -> None:
+    command = ["ansible", "-i", INVENTORY, "forky", "--become", "--tree", str(tmp_path), "-m", "onprem.llamacpp.hardware_facts"]
+    subprocess.run(command, cwd=ROOT, env=environment(), check=True, timeout=120, stdout=subprocess.DEVNULL)
+    hardware = json.loads((tmp_path / "forky").read_text())["ansible_facts"]["llama_hardware"]
+    assert [(entry["name"], entry["committed"], entry["healthy"]) for entry in hardware["instances"]] == [("main", True, True)]
+    assert [(entry["quant"], entry["complete"]) for entry in hardware["models"]] == [("UD-Q2_K_XL", True)]
+    assert [entry["intact"] for entry in hardware["engines"]] == [True]
+    assert [entry["program"] for entry in hardware["listeners"]] == ["llama-server"]
 
 
 def test_unmodified_clients_get_the_same_files_from_the_mirror(tmp_path: Path, on_host: Any) -> None:
