@@ -8,12 +8,12 @@ The id is a hash of the wish alone. No plan, no time and no secret goes into it,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
@@ -33,11 +33,6 @@ _OWN = {
 
 class DeploymentError(ValueError):
     """A wish that cannot become a deployment, in words for the user."""
-
-
-def canonical(value: Any) -> str:
-    """JSON that is the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def merge_environment(rendered: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, str]:
@@ -99,7 +94,7 @@ def deployment_id(build_id: str, model: Mapping[str, Any], environment: Mapping[
         "environment": dict(environment),
         "unit": unit,
     }
-    return hashlib.sha256(canonical(wish).encode()).hexdigest()[:ID_LENGTH]
+    return digest(wish, ID_LENGTH)
 
 
 def describe(

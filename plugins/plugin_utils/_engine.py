@@ -9,11 +9,11 @@ on the same kind of host gives the same id with or without a network. Compilers 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
 SOURCES = ("git", "archive", "package")
@@ -47,11 +47,6 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _USEFUL = re.compile(r"error|FAILED|fatal|Killed|No space left|undefined reference|not found", re.IGNORECASE)
 _PROGRESS = re.compile(r"\[\d+/\d+\] |-- ")
-
-
-def canonical(value: Any) -> str:
-    """JSON that is the same text for the same value: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def tag_number(tag: str) -> int:
@@ -193,10 +188,9 @@ def describe(
         )
         described.update(tag=str(wish.get("tag", "")), number=number, inputs=inputs, source=inputs["source"], cmake_options=options)
     if inputs.get("source"):
-        digest = hashlib.sha256(canonical(inputs).encode()).hexdigest()[:8]
         # A list of CUDA architectures is told apart by the digest where it is too long for a name.
         label = ".".join(item.replace("-real", "").replace("-virtual", "v") for item in architectures)[:32]
-        described["build_id"] = f"{described['tag']}-{backend}-{label}-{digest}"
+        described["build_id"] = f"{described['tag']}-{backend}-{label}-{digest(inputs, 8)}"
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
     described["problems"] = problems

@@ -10,12 +10,11 @@ that is under load, or already serving, gets the same answer as an idle one.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import math
 import re
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._plan_text import gigabytes
 
 GRAIN = 256 * 2**20
@@ -33,12 +32,6 @@ COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 class PlanError(ValueError):
     """A wish that cannot be planned at all, in one sentence for the user."""
-
-
-def canonical_hash(value: Any) -> str:
-    """First 12 hex digits of the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def find_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +70,7 @@ def _present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[st
 
 
 def _wish_hash(settings: dict[str, Any]) -> str:
-    return canonical_hash({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")})
+    return digest({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")}, 12)
 
 
 def _kept_plan(facts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -356,7 +349,7 @@ def plan(
         "host": facts.get("hostname", ""),
         "instance": settings["instance"],
         "wish": _wish_hash(settings),
-        "orders": canonical_hash({key: settings.get(key) for key in ORDERS}),
+        "orders": digest({key: settings.get(key) for key in ORDERS}, 12),
         "model": settings["model"],
         "alias": entry["alias"],
         "repo_id": entry["repo_id"],
