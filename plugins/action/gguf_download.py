@@ -13,7 +13,7 @@ from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import amount
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 display = Display()
 

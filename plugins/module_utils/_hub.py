@@ -9,14 +9,13 @@ Used on the controller only. Whatever goes wrong ends as one HubError with a cau
 from __future__ import annotations
 
 import os
-import re
 import time
 from typing import Any, NamedTuple, Optional
 
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
-REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
+from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import token_step
+
 NOT_A_HUB = (ValueError, KeyError, TypeError, AttributeError)  # what parsing raises when the answer is something else
-TOKEN_STEP = "set llama_model_token to a token that may read this repository"  # noqa: S105 - a sentence, not a token
 
 
 class HubError(Exception):
@@ -92,7 +91,7 @@ def explain(error: Exception, endpoint: str, repo_id: str, revision: str, with_t
 
     status = _status_of(error)
     what = f"{repo_id} at {endpoint}"
-    step = "set llama_model_token to another token, for the one given may not read it" if with_token else TOKEN_STEP
+    step = token_step(with_token)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return f"{what} was not asked, because HF_HUB_OFFLINE is set. Unset it, or deploy a model that is already on the host."
     if isinstance(error, errors.GatedRepoError):

@@ -18,11 +18,10 @@ import re
 import stat
 from typing import Any, Callable, NamedTuple, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, check_path
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID, QuantError, check_path
 from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, write_json
 
 CHUNK = 4 * 1024 * 1024
-REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")
 REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 POINTER_SIZE = 135  # of a Git LFS pointer file; clients want the field, nobody reads it
 
@@ -83,7 +82,7 @@ def scan_models(root: str) -> list[Snapshot]:
             continue
         manifest = read_json(os.path.join(folder, "manifest.json"))
         repo_id, commit = str(manifest.get("repo_id")), str(manifest.get("commit"))
-        if not REPO_ID.match(repo_id) or not re.match(r"^[0-9a-f]{40}$", commit):
+        if not REPO_ID.match(repo_id) or not COMMIT.match(commit):
             continue
         for item in manifest.get("files", []):
             path = check_path(item["path"])

@@ -91,7 +91,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "deployment": current,
                 "previous": instance.previous(),
                 # The journal names what passed its gate last; after an undo that is the older deployment.
-                "committed": bool(current) and read_json(os.path.join(instance.state, "switch.json")).get("committed") == current,
+                "committed": bool(current) and instance.journal().get("committed") == current,
                 "active": active,
                 "healthy": active == "active" and port > 0 and _instance.health(host, port) == "ok",
                 "host": host,

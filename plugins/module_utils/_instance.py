@@ -20,6 +20,8 @@ import subprocess
 import tempfile
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
+
 CONFIG_ROOT = "/etc/llamacpp/instances"
 STATE_ROOT = "/var/lib/llamacpp/instances"
 DOCUMENTS = ("deployment.json", "server.env", "unit.conf")
@@ -41,15 +43,6 @@ def read_text(path: str) -> Optional[str]:
             return handle.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def read_json(path: str) -> Document:
-    """A JSON object from a file; empty when there is none, or none that can be read."""
-    try:
-        document = json.loads(read_text(path) or "{}")
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def linked(path: str) -> str:

@@ -19,26 +19,16 @@ import stat
 import time
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, check_path
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, QUANT_NAME, REPO_ID, SHA256, QuantError, check_path
 from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import file_url, read_json, size_of, sync_directory, write_json
 
 MANIFEST = "manifest.json"
 PLAIN_PATH = re.compile(r"^/[A-Za-z0-9._/@+=,-]*$")
-PATTERNS = {
-    "repo_id": re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"),
-    "commit": re.compile(r"^[0-9a-f]{40}$"),
-    "quant": re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
-    "sha256": re.compile(r"^[0-9a-f]{64}$"),
-}
+PATTERNS = {"repo_id": REPO_ID, "commit": COMMIT, "quant": QUANT_NAME, "sha256": SHA256}
 
 
 class StoreError(Exception):
     """One line for the user."""
-
-
-def amount(count: int) -> str:
-    """Bytes for people: GB are 10^9."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 class Model:

@@ -22,6 +22,9 @@ QUANT = re.compile(
 # These are GGUF files too, but never the weights that a server starts from.
 COMPANION = re.compile(r"^mmproj[-._]|[-._]mmproj[-._]|imatrix", re.IGNORECASE)
 SHA256 = re.compile(r"^[0-9a-f]{64}$")
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
+REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+QUANT_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 NAME_BYTES = 255  # the longest file name that common file systems hold
 
 

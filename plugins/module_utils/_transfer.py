@@ -43,7 +43,6 @@ PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 HEX64 = re.compile(r"^[0-9a-f]{64}$")
 CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
-TOKEN_STEP = "set llama_model_token to a token that may read this repository"  # noqa: S105 - a sentence, not a token
 
 
 class TransferError(Exception):
@@ -129,11 +128,18 @@ def boot_id() -> str:
         return ""
 
 
+def token_step(with_token: bool) -> str:
+    """What to do about the token when a source refuses."""
+    if with_token:
+        return "set llama_model_token to another token, for the one given may not read it"
+    return "set llama_model_token to a token that may read this repository"
+
+
 def explain_status(code: int, url: str, with_token: bool) -> str:
     """The cause of a refusal that will not pass by itself, with the next step."""
     source = urllib.parse.urlsplit(url)
     shown = f"{source.scheme}://{source.hostname}{':' + str(source.port) if source.port else ''}{source.path}"
-    step = "set llama_model_token to another token, for the one given may not read it" if with_token else TOKEN_STEP
+    step = token_step(with_token)
     if code == 401:
         return f"{shown} was refused (HTTP 401): the repository does not exist or is private. Check the name, then {step}."
     if code == 403:

@@ -190,7 +190,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _transfer
-from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError, amount
+from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 RUNTIME = "/run/llamacpp-fetch"
 POLL_SECONDS = 0.5

@@ -122,6 +122,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
 
 
 def switch_reason(instance: _instance.Instance, identity: str, host: str, port: int) -> str:
@@ -180,7 +181,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
         "switch_needed": bool(reason) or (publish and current == identity),
         "reason": reason or ("its files had been changed by hand" if publish else ""),
         "api_key_file": instance.api_keys,
-        "tokens_per_second": _instance.read_json(instance.record(identity, "gate.json")).get("tokens_per_second"),
+        "tokens_per_second": read_json(instance.record(identity, "gate.json")).get("tokens_per_second"),
         "diff": differences(before, documents, instance, current, identity),
     }
     if check_mode:

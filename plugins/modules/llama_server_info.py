@@ -93,20 +93,21 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
 
 
 def describe(instance: _instance.Instance) -> dict[str, Any]:
     """What one instance serves, as its files and the server itself say."""
     current = instance.current()
-    document = _instance.read_json(f"{instance.deployment(current)}/deployment.json") if current else {}
+    document = read_json(f"{instance.deployment(current)}/deployment.json") if current else {}
     journal = instance.journal()
     return {
         "deployment": document,
         "previous": instance.previous(),
         "committed": bool(current) and journal.get("committed") == current,
         "journal": journal,
-        "gate": _instance.read_json(instance.record(current, "gate.json")) if current else {},
-        "actual": _instance.read_json(instance.record(current, "actual.json")) if current else {},
+        "gate": read_json(instance.record(current, "gate.json")) if current else {},
+        "actual": read_json(instance.record(current, "actual.json")) if current else {},
         "active_state": _instance.active_state(instance.name),
         "health": _instance.health(document["host"], int(document["port"])) if document else "none",
         "api_key_file": instance.api_keys,

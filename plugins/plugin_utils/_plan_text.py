@@ -7,14 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-GB = 10**9
-
-
-def gigabytes(size: int) -> str:
-    """A size for people, in units of 10⁹ bytes; small ones in 10⁶."""
-    if size >= GB:
-        return f"{size / GB:.1f} GB" if size < 100 * GB else f"{size / GB:.0f} GB"
-    return f"{size / 10**6:.1f} MB"
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 
 def refusal(result: dict[str, Any]) -> str:
@@ -30,14 +23,14 @@ def text(result: dict[str, Any]) -> list[str]:
     place, host, download = result["placement"], result["memory"]["host"], result["download"]
     needed = sum(host[part] for part in ("weights", "context", "compute", "cache"))
     lines = [
-        f"{head} ({gigabytes(download['bytes'])}, fit {result['fit']}, basis {result['basis']})",
-        f"host memory: {gigabytes(needed)} of {gigabytes(host['capacity'])}",
+        f"{head} ({amount(download['bytes'])}, fit {result['fit']}, basis {result['basis']})",
+        f"host memory: {amount(needed)} of {amount(host['capacity'])}",
     ]
     for device in result["memory"]["devices"] if place["n_gpu_layers"] else []:
         needed = device["weights"] + device["context"] + device["compute"]
-        lines.append(f"{device['engine_name']}: {gigabytes(needed)} of {gigabytes(device['capacity'])}")
+        lines.append(f"{device['engine_name']}: {amount(needed)} of {amount(device['capacity'])}")
     if download["remaining"]:
-        lines.append(f"to fetch: {gigabytes(download['remaining'])}, about {_duration(download['eta_seconds'])} at the link speed given")
+        lines.append(f"to fetch: {amount(download['remaining'])}, about {_duration(download['eta_seconds'])} at the link speed given")
     else:
         lines.append("to fetch: nothing, the model is on the host")
     experts = f", experts of {place['n_cpu_moe']} layers in host memory" if place["n_cpu_moe"] else ""

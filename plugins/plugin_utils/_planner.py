@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._plan_text import gigabytes
 
 GRAIN = 256 * 2**20
 
@@ -27,7 +27,6 @@ ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
     *("ram_reserve", "vram_margin", "require_gpu"),
 )
-COMMIT = re.compile(r"^[0-9a-f]{40}$")
 
 
 class PlanError(ValueError):
@@ -45,7 +44,7 @@ def find_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(entry, dict) or not entry.get("repo_id"):
             raise PlanError(f"the catalogue entry {model!r} has no repo_id")
         return {"alias": model, **entry}
-    if re.match(r"^[\w.-]+/[\w.-]+$", model):
+    if REPO_ID.match(model):
         for key, entry in catalog.items():
             if entry.get("repo_id") == model:
                 return {"alias": key, **entry}
@@ -168,12 +167,8 @@ def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: di
             placement.update(n_gpu_layers=999, n_cpu_moe=entry.get("layers") or "all")
         elif devices:
             notes.append(
-                f"the devices give {gigabytes(vram)}, "
-                + (
-                    f"{name} needs {gigabytes(offload)} of it beside its experts"
-                    if experts
-                    else f"{name} needs {gigabytes(size + context)}"
-                )
+                f"the devices give {amount(vram)}, "
+                + (f"{name} needs {amount(offload)} of it beside its experts" if experts else f"{name} needs {amount(size + context)}")
                 + ": planned on the CPU"
             )
         in_ram = size - on_devices + context + compute
@@ -186,16 +181,16 @@ def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: di
         elif facts["memory"]["total"] >= floor and context + compute <= ram:
             fit = "streaming"
             placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
-            notes.append(f"{gigabytes(in_ram - ram)} of the weights stay on disk: expect the speed of the disk")
+            notes.append(f"{amount(in_ram - ram)} of the weights stay on disk: expect the speed of the disk")
         else:
             fit = "none"
             short.append(
-                f"memory: {name} needs {gigabytes(floor)} of host memory even with its experts on disk, "
-                f"the host has {gigabytes(facts['memory']['total'])}"
+                f"memory: {name} needs {amount(floor)} of host memory even with its experts on disk, "
+                f"the host has {amount(facts['memory']['total'])}"
             )
     if settings.get("require_gpu") and placement["n_gpu_layers"] == 0:
         fit = "none"
-        short.append(f"device: a GPU is required, {len(devices)} found with {gigabytes(vram)} to use")
+        short.append(f"device: a GPU is required, {len(devices)} found with {amount(vram)} to use")
     if settings.get("placement"):
         placement.update(settings["placement"])
         notes.append("placement as told: " + ", ".join(f"{key}={value}" for key, value in sorted(settings["placement"].items())))
@@ -210,8 +205,8 @@ def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: di
     required = remaining + buffer if remaining else 0
     if disk and required > disk["free"]:
         short.append(
-            f"disk: {name} needs {gigabytes(required)} free in {settings['model_root']} ({gigabytes(remaining)} to fetch "
-            f"and {gigabytes(buffer)} to spare), {gigabytes(disk['free'])} are free"
+            f"disk: {name} needs {amount(required)} free in {settings['model_root']} ({amount(remaining)} to fetch "
+            f"and {amount(buffer)} to spare), {amount(disk['free'])} are free"
         )
     memory_devices = [
         {
@@ -287,7 +282,7 @@ def decide(
     if wanted in broken:
         return wanted, "refuse", [f"quant {wanted} is incomplete in {entry['repo_id']}: {broken[wanted] or 'a shard is missing'}"]
     if wanted not in assessed:
-        offered = ", ".join(f"{name} ({gigabytes(found['bytes'])})" for name, found in assessed.items()) or "none"
+        offered = ", ".join(f"{name} ({amount(found['bytes'])})" for name, found in assessed.items()) or "none"
         return wanted, "refuse", [f"quant {wanted} is not in {entry['repo_id']}: it has {offered}"]
     if assessed[wanted]["usable"]:
         return wanted, "accept", []
