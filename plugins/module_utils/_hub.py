@@ -13,7 +13,7 @@ import time
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import token_step
+from ansible_collections.onprem.llamacpp.plugins.module_utils._source import token_step
 
 NOT_A_HUB = (ValueError, KeyError, TypeError, AttributeError)  # what parsing raises when the answer is something else
 

@@ -20,7 +20,8 @@ import time
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, QUANT_NAME, REPO_ID, SHA256, QuantError, check_path
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import file_url, read_json, size_of, sync_directory, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._source import file_url
+from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, size_of, sync_directory, write_json
 
 MANIFEST = "manifest.json"
 PLAIN_PATH = re.compile(r"^/[A-Za-z0-9._/@+=,-]*$")

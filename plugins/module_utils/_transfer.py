@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Brings the files of a model into a staging directory: resumable, every byte under a SHA-256.
 
-This file is a library for the module and, written to disk by it, the program of the transient unit that does the
-transfer as an unprivileged user. So it imports nothing but the standard library. Sizes are bytes, times are seconds.
+With ``_source`` it is also the program of the transient unit that does the transfer as an unprivileged user, so it
+needs nothing but the standard library. Sizes are bytes, times are seconds.
 
 A job is ``{endpoint, repo_id, commit, files: [{path, size, sha256}], staging, retries, timeout}``. A file that is whole
 and verified lies in the staging directory under its own name; one under way is ``<name>.part`` beside ``<name>.part.json``,
@@ -20,16 +20,19 @@ import json
 import os
 import random
 import re
-import socket
-import ssl
 import stat
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from typing import Any, BinaryIO, Callable, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils._source import (
+    Options,
+    RetryableError,
+    Source,
+    TransferError,
+    file_url,
+    in_a_line,
+)
 
 STATUS = "status.json"
 CHUNK = 1024 * 1024
@@ -38,37 +41,8 @@ STATUS_SECONDS = 1.0
 RATE_SECONDS = 15.0
 BACKOFF_SECONDS = 1.0
 LONGEST_PAUSE = 60.0
-LONGEST_RETRY_AFTER = 900.0
-PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 HEX64 = re.compile(r"^[0-9a-f]{64}$")
 CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
-
-
-class TransferError(Exception):
-    """Final: one line with the cause and what to do about it."""
-
-
-class RetryableError(Exception):
-    """May pass by itself. ``pause`` is what the source asked for, in seconds; 0 when it said nothing."""
-
-    def __init__(self, message: str, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.pause = pause
-
-
-class Options(NamedTuple):
-    """How the transfer reaches its source; the token and the proxies are secrets."""
-
-    token: str = ""
-    environment: Optional[dict[str, str]] = None
-    timeout: float = 60.0
-    retries: int = 8  # attempts in a row that bring nothing
-
-
-def file_url(endpoint: str, repo_id: str, commit: str, path: str) -> str:
-    """Where the Hub, and a mirror of it, answers with the file."""
-    return f"{endpoint.rstrip('/')}/{repo_id}/resolve/{commit}/{urllib.parse.quote(path)}"
 
 
 def read_json(path: str, limit: int = 16 * CHUNK) -> dict[str, Any]:
@@ -126,146 +100,6 @@ def boot_id() -> str:
             return stream.read().strip()
     except OSError:
         return ""
-
-
-def token_step(with_token: bool) -> str:
-    """What to do about the token when a source refuses."""
-    if with_token:
-        return "set llama_model_token to another token, for the one given may not read it"
-    return "set llama_model_token to a token that may read this repository"
-
-
-def explain_status(code: int, url: str, with_token: bool) -> str:
-    """The cause of a refusal that will not pass by itself, with the next step."""
-    source = urllib.parse.urlsplit(url)
-    shown = f"{source.scheme}://{source.hostname}{':' + str(source.port) if source.port else ''}{source.path}"
-    step = token_step(with_token)
-    if code == 401:
-        return f"{shown} was refused (HTTP 401): the repository does not exist or is private. Check the name, then {step}."
-    if code == 403:
-        return f"{shown} was refused (HTTP 403). Accept the repository's terms or ask its owner for access, then {step}."
-    if code in (404, 410):
-        return f"{shown} does not exist (HTTP {code}). The commit is gone, or a mirror lacks it: run again with a fresh listing."
-    return f"{shown} answered HTTP {code}. Try again later, or set llama_model_endpoint to a mirror."
-
-
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows the Hub to its storage without taking the token along or leaving HTTPS."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
-        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
-            raise TransferError(
-                f"{old.hostname} redirects to {new.scheme}://{new.hostname}, which is less safe than {old.scheme}. It was not followed."
-            )
-        made = super().redirect_request(req, fp, code, msg, headers, newurl)
-        # The token is an unredirected header, so only the very same origin gets it again.
-        if made is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc) and req.has_header("Authorization"):
-            made.add_unredirected_header("Authorization", req.get_header("Authorization"))
-        return made
-
-
-class Source:
-    """Opens files of one endpoint with the proxies, the CA bundle and the token it was given."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        environment = options.environment or {}
-        with _environment(environment):
-            self.proxies = urllib.request.getproxies_environment()
-        bundle = next((environment[name] for name in CA_NAMES if environment.get(name)), None)
-        try:
-            context = ssl.create_default_context(cafile=bundle)
-        except OSError as error:
-            raise TransferError(f"The CA bundle {bundle} cannot be read: {error.strerror or error}. Check llama_proxy_env.") from error
-        self.environment = {name: value for name, value in environment.items() if name.lower() in PROXY_NAMES}
-        self.opener = urllib.request.OpenerDirector()  # no file:, ftp: or data: handlers
-        for handler in (
-            urllib.request.ProxyHandler(self.proxies),
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=context),
-            _Redirects(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.UnknownHandler(),
-        ):
-            self.opener.add_handler(handler)
-
-    def open(self, url: str, offset: int, validator: str) -> Any:
-        """The response from byte ``offset`` on, if the file still has ``validator`` as its ETag; else from byte 0."""
-        request = urllib.request.Request(url, headers={"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"})
-        if self.options.token:
-            request.add_unredirected_header("Authorization", f"Bearer {self.options.token}")
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
-            if validator:
-                request.add_header("If-Range", validator)
-        with _environment(self.environment):  # no_proxy is looked up at every request
-            try:
-                return self.opener.open(request, timeout=self.options.timeout)
-            except urllib.error.HTTPError as error:
-                with error:
-                    raise self._refusal(error, url) from None
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                reason = getattr(error, "reason", error)
-                if isinstance(reason, ssl.SSLCertVerificationError):
-                    raise TransferError(
-                        f"The certificate of {urllib.parse.urlsplit(url).hostname} is not trusted: {reason.verify_message}. "
-                        "Name the CA bundle in llama_proxy_env as SSL_CERT_FILE."
-                    ) from error
-                raise RetryableError(
-                    f"{urllib.parse.urlsplit(url).netloc} cannot be reached{self._through(url)}: {_line(reason)}"
-                ) from error
-
-    def _through(self, url: str) -> str:
-        """Which proxy a URL goes through, without its password, since that is what must be looked at then."""
-        found = urllib.parse.urlsplit(url)
-        proxy = self.proxies.get(found.scheme) or self.proxies.get("all")
-        if not proxy or urllib.request.proxy_bypass(found.netloc):
-            return ""
-        return f" through the proxy {urllib.parse.urlsplit(proxy).netloc.rpartition('@')[2] or proxy.rpartition('@')[2]}"
-
-    def _refusal(self, error: urllib.error.HTTPError, url: str) -> Exception:
-        redirected = urllib.parse.urlsplit(error.url or url).netloc != urllib.parse.urlsplit(url).netloc
-        if error.code == 416:
-            return RetryableError("HTTP 416")
-        if error.code in (408, 425, 429) or error.code >= 500 or (redirected and error.code in (401, 403, 404, 410)):
-            # A signed URL that has expired is refused by the storage; asking the endpoint again makes a new one.
-            pause = _retry_after(error.headers.get("Retry-After"))
-            if pause > LONGEST_RETRY_AFTER:
-                return TransferError(
-                    f"{urllib.parse.urlsplit(url).netloc} asks to come back in {pause:.0f} s (HTTP {error.code}). Run again then."
-                )
-            return RetryableError(f"{urllib.parse.urlsplit(error.url or url).netloc} answered HTTP {error.code}", pause)
-        return TransferError(explain_status(error.code, url, bool(self.options.token)))
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """urllib reads proxies from the process's environment only."""
-    kept = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _retry_after(value: Optional[str]) -> float:
-    """Seconds from a Retry-After header; its date form counts as silence, since clocks differ."""
-    return float(value) if value and value.strip().isdigit() else 0.0
-
-
-def _line(error: object) -> str:
-    if isinstance(error, (socket.timeout, TimeoutError)):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Progress:
@@ -337,7 +171,7 @@ class Fetcher:
                 self._file(item)
             sync_directory(self.staging)
         except OSError as error:
-            message = f"{self.staging} cannot be written: {_line(error)}."
+            message = f"{self.staging} cannot be written: {in_a_line(error)}."
             if error.errno == 28:  # ENOSPC
                 left = self.progress.total - self.progress.done
                 message = f"No space left in {self.staging}: {left} bytes are still to come. Free that much, then run again."
@@ -465,7 +299,7 @@ class Fetcher:
                 try:
                     block = response.read(min(CHUNK, item["size"] - stream.tell()))
                 except (http.client.HTTPException, OSError) as error:
-                    raise RetryableError(f"the connection broke: {_line(error)}") from error
+                    raise RetryableError(f"the connection broke: {in_a_line(error)}") from error
                 if not block:
                     raise RetryableError(f"the answer ended after {stream.tell()} of {item['size']} bytes")
                 stream.write(block)
@@ -515,7 +349,7 @@ def run_job(job: dict[str, Any], private: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``transfer.py JOB``; secrets come as the systemd credential ``private``."""
+    """``transfer.pyz JOB``; secrets come as the systemd credential ``private``."""
     with open(arguments[1], encoding="utf-8") as stream:
         job = json.load(stream)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -528,7 +362,3 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv))

@@ -15,7 +15,8 @@ import time
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _transfer
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _source, _transfer
+from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import write_program
 
 DATA = bytes(range(251)) * 40_000  # 10 MB, ten reads
 NAME = "Q2_K/M-Q2_K-00001-of-00002.gguf"
@@ -50,7 +51,7 @@ def fetch(hub, staging, files=None, pause=None, **options):
         "staging": str(staging),
     }
     known = {"timeout": 5.0, "retries": 3, **options}
-    _transfer.Fetcher(job, _transfer.Options(**known), pause or (lambda _seconds: None)).run()
+    _transfer.Fetcher(job, _source.Options(**known), pause or (lambda _seconds: None)).run()
 
 
 def published(staging, name=NAME):
@@ -131,7 +132,7 @@ def test_retry_after_is_respected(hub, tmp_path, header, pause):
 )
 def test_final_faults_are_told_in_one_line(hub, tmp_path, faults, told):
     hub.faults = list(faults)
-    with pytest.raises(_transfer.TransferError) as caught:
+    with pytest.raises(_source.TransferError) as caught:
         fetch(hub, tmp_path)
     assert "\n" not in str(caught.value)
     for text in told:
@@ -143,7 +144,7 @@ def test_final_faults_are_told_in_one_line(hub, tmp_path, faults, told):
 
 def test_flipped_byte_names_file_and_both_hashes_and_leaves_nothing(hub, tmp_path):
     hub.faults = ["flip"]
-    with pytest.raises(_transfer.TransferError) as caught:
+    with pytest.raises(_source.TransferError) as caught:
         fetch(hub, tmp_path)
     damaged = bytearray(DATA)
     damaged[len(DATA) // 2] ^= 1
@@ -156,7 +157,7 @@ def test_flipped_byte_names_file_and_both_hashes_and_leaves_nothing(hub, tmp_pat
 
 def test_damage_on_disk_is_fetched_again_once(hub, tmp_path):
     hub.faults = ["truncate", 404]
-    with pytest.raises(_transfer.TransferError):
+    with pytest.raises(_source.TransferError):
         fetch(hub, tmp_path)
     part = tmp_path / (os.path.basename(NAME) + ".part")
     held = bytearray(part.read_bytes())
@@ -171,7 +172,7 @@ def test_damage_on_disk_is_fetched_again_once(hub, tmp_path):
 def test_what_was_not_synced_before_a_crash_of_the_host_is_not_trusted(hub, tmp_path, monkeypatch):
     hub.faults = ["truncate", 404]
     monkeypatch.setattr(_transfer, "SYNC_BYTES", 2 * _transfer.CHUNK)
-    with pytest.raises(_transfer.TransferError):
+    with pytest.raises(_source.TransferError):
         fetch(hub, tmp_path)
     monkeypatch.setattr(_transfer, "boot_id", lambda: "another boot")
     fetch(hub, tmp_path)
@@ -181,7 +182,7 @@ def test_what_was_not_synced_before_a_crash_of_the_host_is_not_trusted(hub, tmp_
 
 def test_a_part_of_another_file_is_not_used(hub, tmp_path):
     hub.faults = ["truncate", 404]
-    with pytest.raises(_transfer.TransferError):
+    with pytest.raises(_source.TransferError):
         fetch(hub, tmp_path)
     hub.files[NAME] = DATA[::-1]
     fetch(hub, tmp_path)
@@ -199,7 +200,8 @@ def test_killed_at_any_moment_it_goes_on(hub, tmp_path):
     job = {"endpoint": hub.url, "repo_id": REPO_ID, "commit": COMMIT, "files": hub.listing(), "staging": str(tmp_path / "staging")}
     (tmp_path / "staging").mkdir()
     (tmp_path / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-I", _transfer.__file__, str(tmp_path / "job.json")]
+    write_program(str(tmp_path / "transfer.pyz"))
+    command = [sys.executable, "-I", str(tmp_path / "transfer.pyz"), str(tmp_path / "job.json")]
     part = tmp_path / "staging" / (os.path.basename(NAME) + ".part")
     for least in (1 << 20, 3 << 20):
         hub.faults = ["drip"]
@@ -232,7 +234,7 @@ def test_token_goes_to_the_endpoint_only(hub, storage, tmp_path):
 
 
 def test_proxy_is_used_and_no_proxy_is_respected(hub, tmp_path, monkeypatch):
-    for name in _transfer.PROXY_NAMES:
+    for name in _source.PROXY_NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     fetch("http://hub.invalid", tmp_path, hub.listing()[:1], environment={"http_proxy": hub.url})
@@ -243,14 +245,14 @@ def test_proxy_is_used_and_no_proxy_is_respected(hub, tmp_path, monkeypatch):
 
 
 def test_unreachable_source(tmp_path):
-    with pytest.raises(_transfer.TransferError) as caught:
+    with pytest.raises(_source.TransferError) as caught:
         fetch("http://127.0.0.1:9", tmp_path, [{"path": NAME, "size": 5, "sha256": "0" * 64}])
     assert "127.0.0.1:9 cannot be reached: Connection refused. 4 attempts in a row" in str(caught.value)
 
 
 def test_a_dead_proxy_is_named_without_its_password(tmp_path):
     with pytest.raises(
-        _transfer.TransferError, match=r"hub\.invalid cannot be reached through the proxy 127\.0\.0\.1:9: Connection refused"
+        _source.TransferError, match=r"hub\.invalid cannot be reached through the proxy 127\.0\.0\.1:9: Connection refused"
     ) as caught:
         fetch(
             "http://hub.invalid",
@@ -262,7 +264,7 @@ def test_a_dead_proxy_is_named_without_its_password(tmp_path):
 
 
 def test_unreadable_ca_bundle(hub, tmp_path):
-    with pytest.raises(_transfer.TransferError, match=r"CA bundle /nowhere/ca\.pem cannot be read"):
+    with pytest.raises(_source.TransferError, match=r"CA bundle /nowhere/ca\.pem cannot be read"):
         fetch(hub, tmp_path, environment={"SSL_CERT_FILE": "/nowhere/ca.pem"})
 
 
@@ -272,7 +274,7 @@ def test_full_disk_says_how_much_is_still_to_come(hub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(_transfer.os, "fdatasync", full)
     monkeypatch.setattr(_transfer, "SYNC_BYTES", 4 * _transfer.CHUNK)
-    with pytest.raises(_transfer.TransferError, match=rf"No space left .* {len(DATA) - 4 * _transfer.CHUNK} bytes are still to come"):
+    with pytest.raises(_source.TransferError, match=rf"No space left .* {len(DATA) - 4 * _transfer.CHUNK} bytes are still to come"):
         fetch(hub, tmp_path)
     monkeypatch.undo()
     fetch(hub, tmp_path)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _fetch_unit
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
 from ansible_collections.onprem.llamacpp.plugins.modules import gguf_download
 
@@ -32,7 +33,7 @@ class Systemd:
         self.refuses = ""
         self.program = None
 
-    def run_command(self, argv, environ_update=None):
+    def run_command(self, argv):
         self.argv.append(list(argv))
         if argv[0] == "systemd-run":
             return self.start(argv)
@@ -68,15 +69,16 @@ def hub():
 def host(tmp_path, monkeypatch, hub):
     """A host with that systemd; ``host(…)`` runs the module once."""
     systemd = Systemd(tmp_path)
-    monkeypatch.setattr(gguf_download, "RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setattr(_fetch_unit, "RUNTIME", str(tmp_path / "run"))
     monkeypatch.setattr(gguf_download, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(gguf_download, "run", systemd.run_command)
     monkeypatch.setattr(gguf_download, "require_systemd", lambda _module: None)
-    monkeypatch.setattr(gguf_download.pwd, "getpwnam", lambda _name: pwd.getpwuid(os.getuid()))
+    monkeypatch.setattr(_fetch_unit.pwd, "getpwnam", lambda _name: pwd.getpwuid(os.getuid()))
     monkeypatch.setattr(os, "fchown", lambda *_args: None)
 
     def run(check_mode=False, state="present", files=None, **params):
         known = {"endpoint": hub.url, "token": None, "user": "llamacpp-fetch", "timeout": 5.0, "retries": 0, "wait": 20.0, "run_id": "one"}
-        module = SimpleNamespace(params={**known, **params}, check_mode=check_mode, run_command=systemd.run_command)
+        module = SimpleNamespace(params={**known, **params}, check_mode=check_mode)
         model = Model(str(tmp_path / "models"), REPO_ID, COMMIT, "Q2_K", hub.listing() if files is None else files)
         run.model = model
         return (gguf_download.fetch if state == "present" else gguf_download.remove)(module, model)
@@ -207,7 +209,7 @@ def test_missing_user_is_told(host, monkeypatch):
     def missing(name):
         raise KeyError(name)
 
-    monkeypatch.setattr(gguf_download.pwd, "getpwnam", missing)
+    monkeypatch.setattr(_fetch_unit.pwd, "getpwnam", missing)
     with pytest.raises(StoreError, match="user llamacpp-fetch does not exist"):
         host()
 
