@@ -6,21 +6,21 @@
 from __future__ import annotations
 
 import http.server
-import importlib.util
 import json
 import os
 import pathlib
 import socket
+import sys
 import threading
 from typing import Any, Optional
 
 import pytest
 
-PROGRAM = pathlib.Path(__file__).resolve().parents[4] / "roles/llama_server/files/llamacpp_switch.py"
-_spec = importlib.util.spec_from_file_location("llamacpp_switch", PROGRAM)
-assert _spec is not None and _spec.loader is not None
-switch_program: Any = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(switch_program)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "roles/llama_server/files"))
+
+from llamacpp_switch import cli, files, transaction
+from llamacpp_switch import gate as gates
+from llamacpp_switch import host as hosts
 
 KEY = "5f" * 32
 OLD, NEW, OLDER = "a" * 12, "b" * 12, "c" * 12
@@ -141,7 +141,7 @@ class FakeSystemd:
         behaviour = self.behaviours.get(deployment, "good")
         if behaviour == "does not start":
             self.active = "failed"
-            raise switch_program.SwitchError("the server did not start (exit status 203)")
+            raise files.SwitchError("the server did not start (exit status 203)")
         self.active = "failed" if behaviour == "crash" else "active"
         if self.active == "active":
             self.server = LlamaServer(self.port, behaviour, self.layout.request(deployment)["model_path"])
@@ -161,7 +161,7 @@ class Host:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.root = root
-        self.layout = switch_program.Layout("main", root)
+        self.layout = files.Layout("main", root)
         self.behaviours: dict[str, str] = {}
         self.systemd = FakeSystemd(self.layout, self.port, self.behaviours)
         self.layout.declared.mkdir(parents=True)
@@ -191,21 +191,21 @@ class Host:
             "disk_floor": 100_000_000,
             **request,
         }
-        switch_program.write_json(self.layout.recorded / identity / "request.json", document)
+        files.write_json(self.layout.recorded / identity / "request.json", document)
 
     def switch(self) -> Any:
-        return switch_program.Switch(self.layout, self.systemd)
+        return transaction.Switch(self.layout, self.systemd)
 
     def run(self, identity: str, **options: Any) -> dict[str, Any]:
         journal: dict[str, Any] = self.switch().run(identity, "run", **options)
         return journal
 
     def journal(self) -> dict[str, Any]:
-        document: dict[str, Any] = switch_program.read_json(self.layout.journal)
+        document: dict[str, Any] = files.read_json(self.layout.journal)
         return document
 
     def record(self, identity: str, name: str) -> dict[str, Any]:
-        document: dict[str, Any] = switch_program.read_json(self.layout.recorded / identity / name)
+        document: dict[str, Any] = files.read_json(self.layout.recorded / identity / name)
         return document
 
     def reboot(self) -> None:
@@ -224,9 +224,9 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    monkeypatch.setattr(switch_program, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(gates, "POLL_SECONDS", 0.02)
     # The test's own process listens in place of the server.
-    monkeypatch.setattr(switch_program, "listening", lambda *_arguments: [])
+    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [])
     made = Host(tmp_path)
     yield made
     made.systemd.shut()
@@ -345,7 +345,7 @@ def test_switch_that_cannot_work_touches_nothing(serving, damage, reason):
 
 def test_port_of_another_program_is_named_before_anything_starts(serving, monkeypatch):
     serving.deploy(NEW)
-    monkeypatch.setattr(switch_program, "listening", lambda *_arguments: [(PID, "llama-server"), (77, "ollama")])
+    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [(PID, "llama-server"), (77, "ollama")])
     before = list(serving.systemd.calls)
     journal = serving.run(NEW)
     assert f"port {serving.port} is held by ollama (PID 77)" in journal["reason"]
@@ -374,7 +374,7 @@ def test_lone_deployment_that_no_longer_answers_is_failed_not_removed(serving):
 
 
 def test_second_switch_is_refused_while_one_runs(serving):
-    with serving.switch().locked(), pytest.raises(switch_program.Busy):
+    with serving.switch().locked(), pytest.raises(files.Busy):
         serving.run(OLD)
     assert not serving.switch().running()
 
@@ -386,7 +386,7 @@ def test_recover_leaves_a_running_switch_alone(serving):
 
 def test_surprise_in_the_switch_is_undone_too(serving, monkeypatch):
     serving.deploy(NEW)
-    monkeypatch.setattr(switch_program.Gate, "_identity", lambda *_arguments: 1 / 0)
+    monkeypatch.setattr(gates.Gate, "_identity", lambda *_arguments: 1 / 0)
     journal = serving.run(NEW)
     assert "the switch itself failed: ZeroDivisionError" in journal["reason"]
     assert journal["state"] == "failed"  # the old one meets the same surprise, and is put back all the same
@@ -403,15 +403,15 @@ def lose_power_at(monkeypatch: pytest.MonkeyPatch, count: int) -> list[str]:
         done.append(str(target))
         real(source, target)
 
-    monkeypatch.setattr(switch_program.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     return done
 
 
 @pytest.mark.parametrize("behaviour", ["good", "crash"])
 @pytest.mark.parametrize("first", [False, True], ids=["second", "first"])
 def test_power_loss_at_every_write_leaves_old_or_new(tmp_path, monkeypatch, behaviour, first):
-    monkeypatch.setattr(switch_program, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(switch_program, "listening", lambda *_arguments: [])
+    monkeypatch.setattr(gates, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [])
     before = "" if first else OLD
     seen, count = set(), 0
     while True:
@@ -450,7 +450,7 @@ def test_power_loss_at_every_write_leaves_old_or_new(tmp_path, monkeypatch, beha
     assert seen >= ({"prepared", "switched", "gating"} | ({"undoing", "undone"} if behaviour == "crash" else {"committed"}))
 
 
-@pytest.mark.parametrize("state", switch_program.UNFINISHED)
+@pytest.mark.parametrize("state", transaction.UNFINISHED)
 def test_recover_takes_links_and_journal_back_together(serving, state):
     serving.deploy(NEW)
     serving.layout.link("previous", OLD)
@@ -475,7 +475,7 @@ def test_key_is_nowhere_but_in_its_file(serving, capsys):
     serving.deploy(NEW, "gibberish")
     journal = serving.run(NEW)
     status = serving.switch().status()
-    switch_program.show(status)
+    cli.show(status)
     texts = [json.dumps(journal), capsys.readouterr().out]
     texts += [path.read_text() for path in serving.root.rglob("*") if path.is_file() and path.name not in ("api-keys", "model.gguf")]
     assert len(texts) > 8
@@ -489,8 +489,8 @@ def test_status_tells_what_runs(serving):
 
 
 def test_status_of_an_unknown_instance_makes_nothing(tmp_path):
-    layout = switch_program.Layout("other", tmp_path)
-    status = switch_program.Switch(layout, FakeSystemd(layout, 1, {})).status()
+    layout = files.Layout("other", tmp_path)
+    status = transaction.Switch(layout, FakeSystemd(layout, 1, {})).status()
     assert status["state"] == "none" and not list(tmp_path.iterdir())
 
 
@@ -507,7 +507,7 @@ def test_deadline_follows_size_and_disk(host, speed, size, deadline):
     host.deploy(NEW, grace_seconds=30, model_bytes=size)
     host.layout.link("current", NEW)
     host.systemd.restart()
-    gate = switch_program.Gate(host.layout, host.systemd, NEW, lambda _progress: None, speed).run()
+    gate = gates.Gate(host.layout, host.systemd, NEW, lambda _progress: None, speed).run()
     assert gate["deadline_seconds"] == deadline
 
 
@@ -522,7 +522,7 @@ SEES = {
 
 @pytest.mark.parametrize(("name", "seen", "expected"), SEES.values(), ids=SEES)
 def test_device_is_found_among_buffers(name, seen, expected):
-    assert switch_program.sees(name, seen) is expected
+    assert gates.sees(name, seen) is expected
 
 
 ANSWERS = {
@@ -536,7 +536,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("document", "text"), ANSWERS.values(), ids=ANSWERS)
 def test_answer_text(document, text):
-    assert switch_program.answer_text(document) == text
+    assert gates.answer_text(document) == text
 
 
 DEATHS = {
@@ -550,7 +550,7 @@ DEATHS = {
 
 @pytest.mark.parametrize(("state", "words"), DEATHS.values(), ids=DEATHS)
 def test_death_in_words(state, words):
-    assert switch_program.death(state) == words
+    assert hosts.death(state) == words
 
 
 def proc_with_listener(root: pathlib.Path, table: str, address: str) -> pathlib.Path:
@@ -576,8 +576,8 @@ LISTENERS = {
 
 @pytest.mark.parametrize(("table", "address", "host_address", "port", "expected"), LISTENERS.values(), ids=LISTENERS)
 def test_listening(tmp_path, table, address, host_address, port, expected):
-    assert switch_program.listening(host_address, port, proc_with_listener(tmp_path, table, address)) == expected
+    assert hosts.listening(host_address, port, proc_with_listener(tmp_path, table, address)) == expected
 
 
 def test_disk_speed_of_a_file_that_is_not_there():
-    assert switch_program.disk_speed("/nonexistent/model.gguf") == 0.0
+    assert hosts.disk_speed("/nonexistent/model.gguf") == 0.0

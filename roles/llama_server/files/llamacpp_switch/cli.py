@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line of the switch program."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+import uuid
+from typing import Optional
+
+from .files import Busy, Document, Layout, SwitchError, read_json
+from .host import Systemd
+from .transaction import Switch
+
+
+def start(switch: Switch, to: str, restart: bool) -> Document:
+    """Start a switch that outlives this session, and wait until it has written its journal.
+
+    :raises SwitchError: it could not be started.
+    """
+    name = switch.layout.instance
+    if switch.running():
+        raise SwitchError(f"a switch of {name} is already running, to {read_json(switch.layout.journal).get('to')}")
+    run_id = uuid.uuid4().hex[:12]
+    own = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "run", "--instance", name, "--to", to, "--run", run_id]
+    Systemd.call(
+        "systemd-run", "--quiet", "--collect", f"--unit=llamacpp-switch-{name}", "--property=OOMScoreAdjust=-900",
+        f"--description=Switch of llama.cpp instance {name} to {to}", *own, *(["--restart"] if restart else []),
+        timeout=60,
+    )  # fmt: skip
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        document = switch.status()
+        if document.get("run") == run_id:
+            return document
+        time.sleep(0.1)
+    raise SwitchError(f"the switch did not begin: see journalctl -u llamacpp-switch-{name}")
+
+
+def show(document: Document) -> None:
+    print(json.dumps(document, indent=2, sort_keys=True))
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llamacpp-switch", description="Switch a llama.cpp instance to a deployment, or back.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("switch", "start a switch in the background and print its journal"),
+        ("run", "switch and wait"),
+        ("status", "print the journal"),
+        ("recover", "undo switches that were interrupted"),
+    ):
+        command = commands.add_parser(name, help=text)
+        if name != "recover":
+            command.add_argument("--instance", required=True)
+        if name in ("switch", "run"):
+            command.add_argument("--to", required=True, metavar="ID")
+            command.add_argument("--restart", action="store_true", help="restart even when the deployment runs already")
+        if name == "run":
+            command.add_argument("--run", default="", help=argparse.SUPPRESS)
+        if name == "status":
+            command.add_argument("--after", type=int, default=-1, help="wait until the journal is past this sequence number")
+            command.add_argument("--wait", type=float, default=0, metavar="SECONDS")
+    return parser
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    options = arguments().parse_args(argv)
+    try:
+        if options.command == "recover":
+            root = pathlib.Path("/var/lib/llamacpp/instances")
+            for path in sorted(root.iterdir()) if root.is_dir() else []:
+                if Switch(Layout(path.name), Systemd(path.name)).recover():
+                    print(f"{path.name}: an interrupted switch was undone")
+            return 0
+        if shutil.which("systemctl") is None:
+            raise SwitchError("this host has no systemd")
+        switch = Switch(Layout(options.instance), Systemd(options.instance))
+        if options.command == "status":
+            show(switch.wait(options.after, options.wait))
+            return 0
+        if options.command == "switch":
+            show(start(switch, options.to, options.restart))
+            return 0
+        final = switch.run(options.to, options.run or uuid.uuid4().hex[:12], options.restart)
+        print(final["progress"])
+        return 0 if final["state"] == "committed" else 1
+    except Busy:
+        print("another switch of this instance is running", file=sys.stderr)
+    except SwitchError as error:
+        print(error, file=sys.stderr)
+    return 1

@@ -1,0 +1,247 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The transaction: from one deployment to another, and back when the gate says no."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
+from .gate import Gate, first_key
+from .host import Systemd, disk_speed, listening
+
+UNFINISHED = ("prepared", "switched", "gating", "undoing")
+LOG_LINES = 12
+LOG_LINE_LENGTH = 300
+POLL_SECONDS = 0.5
+
+
+class Switch:
+    """One instance's switch: its lock, its journal and the steps."""
+
+    def __init__(self, layout: Layout, systemd: Systemd) -> None:
+        self.layout, self.systemd = layout, systemd
+        self.journal: Document = read_json(layout.journal)
+        self._told = 0.0
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the instance's lock; the kernel drops it with the process.
+
+        :raises Busy: another process holds it.
+        """
+        self.layout.recorded.mkdir(parents=True, exist_ok=True)
+        with open(self.layout.lock, "w", encoding="utf-8") as handle:
+            # Someone who asks whether a switch is running holds the lock for an instant.
+            for _attempt in range(10):
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            else:
+                raise Busy()
+            self.journal = read_json(self.layout.journal)
+            yield
+
+    def running(self) -> bool:
+        """Whether some process is inside a switch of this instance."""
+        try:
+            with open(self.layout.lock, encoding="utf-8") as handle:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def record(self, durable: bool = True, **changes: Any) -> None:
+        """Write the journal; a change of state is on disk before this returns."""
+        self.journal.update(changes, seq=int(self.journal.get("seq", 0)) + 1, updated_at=now())
+        if "state" in changes:
+            self.journal.setdefault("states", []).append({"state": changes["state"], "at": now()})
+        write_json(self.layout.journal, self.journal, durable)
+
+    def tell(self, progress: str) -> None:
+        """Leave a progress line for whoever polls, at most one a second."""
+        if time.monotonic() - self._told >= 1:
+            self._told = time.monotonic()
+            self.record(durable=False, progress=progress)
+
+    # -- steps
+
+    def run(self, to: str, run_id: str, restart: bool = False) -> Document:
+        """Switch to a deployment, and back when it fails.  Returns the final journal.
+
+        :raises Busy: another switch is running.
+        """
+        with self.locked():
+            self.recover_locked()
+            old = self.layout.linked("current")
+            self.journal = {
+                "schema_version": SCHEMA_VERSION,
+                "instance": self.layout.instance,
+                "run": run_id,
+                "to": to,
+                "from": old,
+                "previous_before": self.layout.linked("previous"),
+                "committed": self.journal.get("committed", ""),
+                "serving": "",
+                "restarted": False,
+                "reason": "",
+                "log_tail": [],
+                "gate": {},
+                "started_at": now(),
+                "seq": self.journal.get("seq", 0),
+                "states": [],
+            }
+            self.record(state="prepared", progress="checking the host")
+            try:
+                speed = self._preflight(to)
+            except SwitchError as error:
+                serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+                self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
+                return self.journal
+            try:
+                self._change(to, old, restart)
+                self.record(state="gating", progress="waiting for the server")
+                gate = Gate(self.layout, self.systemd, to, self.tell, speed).run()
+                self.systemd.enable(True)
+                if self.layout.wants.is_dir():
+                    sync_directory(self.layout.wants)
+            except Exception as error:  # whatever it was, the old deployment must come back
+                self._undo(to, old, explain(error))
+                return self.journal
+            self.record(state="committed", committed=to, serving=to, gate=brief(gate), progress="committed")
+        return self.journal
+
+    def _preflight(self, to: str) -> float:
+        """Everything that can be known before the running server is touched; the disk's speed in bytes a second.
+
+        :raises SwitchError: the switch would fail.
+        """
+        request = self.layout.request(to)
+        if not request or not (self.layout.deployment(to) / "deployment.json").is_file():
+            raise SwitchError(f"there is no deployment {to} on this host")
+        needed = {"engine": self.layout.deployment(to) / "engine/bin/llama-server", "model": pathlib.Path(request["model_path"])}
+        for name, path in needed.items():
+            if not path.exists():
+                raise SwitchError(f"the {name} of deployment {to} is not on this host: {path}")
+        if request["api_key"]:
+            first_key(self.layout.api_keys)
+        port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)
+        others = [f"{program} (PID {pid})" for pid, program in listening(request["host"], port) if not own or pid != own]
+        if others:
+            raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
+        return disk_speed(request["model_path"])
+
+    def _change(self, to: str, old: str, restart: bool) -> None:
+        """Let ``current`` name the deployment and start the server from it."""
+        if old != to:
+            if old:
+                self.layout.link("previous", old)
+            self.layout.link("current", to)
+        self.layout.link_drop_in(True)
+        self.record(state="switched", progress="restarting the server")
+        self.systemd.reload()
+        # The same deployment that is already running only has to prove itself again.
+        if old != to or restart or self.systemd.show().get("ActiveState") != "active":
+            self.record(durable=False, restarted=True)
+            self.systemd.restart()
+
+    def _restore_links(self) -> str:
+        """Take the links back to what they were before the switch; the id that ``current`` names then."""
+        old: str = self.journal.get("from", "")
+        self.layout.link("current", old)
+        self.layout.link("previous", self.journal.get("previous_before", ""))
+        self.layout.link_drop_in(bool(old))
+        return old
+
+    def _undo(self, to: str, old: str, reason: str) -> None:
+        """Put the old deployment back and gate it; without one, stop."""
+        self.record(state="undoing", reason=reason, log_tail=self._tail(), progress="undoing: " + reason)
+        try:
+            if old == to:
+                raise SwitchError("there is no other deployment to go back to")
+            self._restore_links()
+            self.systemd.reload()
+            if not old:
+                self.systemd.stop()
+                self.systemd.enable(False)
+                self.record(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
+                return
+            self.systemd.restart()
+            gate = Gate(self.layout, self.systemd, old, self.tell).run()
+        except Exception as error:  # the journal has to end with what it came to
+            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+            self.record(state="failed", serving=serving, undo_reason=explain(error), progress=f"failed: {explain(error)}")
+            return
+        self.record(state="undone", serving=old, gate=brief(gate), progress=f"undone: {old} serves again")
+
+    def recover(self) -> bool:
+        """Undo a switch that nobody is working on any more; whether there was one."""
+        try:
+            with self.locked():
+                return self.recover_locked()
+        except Busy:
+            return False
+
+    def recover_locked(self) -> bool:
+        state = self.journal.get("state")
+        if state not in UNFINISHED:
+            return False
+        old = self._restore_links()
+        self.systemd.reload()
+        active = self.systemd.show().get("ActiveState") == "active"
+        if not old:
+            if active:
+                self.systemd.stop()
+            self.systemd.enable(False)
+        elif active:
+            self.systemd.restart()
+        reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
+        self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
+        return True
+
+    def _tail(self) -> list[str]:
+        """The last lines of the server's log, without anything that looks like its key."""
+        secret = ""
+        with contextlib.suppress(SwitchError):
+            secret = first_key(self.layout.api_keys)
+        lines = self.systemd.log(self.systemd.show().get("InvocationID", ""))
+        lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
+        return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
+
+    def status(self) -> Document:
+        """The journal, with whether a switch is running now and what the unit does."""
+        running = self.running()
+        self.journal = read_json(self.layout.journal)
+        document = {"state": "none", "seq": 0, "committed": "", **self.journal}
+        document.update(running=running, current=self.layout.linked("current"), previous=self.layout.linked("previous"))
+        document["active_state"] = self.systemd.show().get("ActiveState", "unknown")
+        return document
+
+    def wait(self, after: int, seconds: float) -> Document:
+        """The status as soon as the journal has moved past a sequence number, or after some seconds."""
+        end = time.monotonic() + seconds
+        while True:
+            document = self.status()
+            if not document["running"] or document["seq"] > after or time.monotonic() >= end:
+                return document
+            time.sleep(POLL_SECONDS)
+
+
+def explain(error: Exception) -> str:
+    """The reason that an exception stands for."""
+    return str(error) if isinstance(error, SwitchError) else f"the switch itself failed: {error!r}"
+
+
+def brief(gate: Document) -> Document:
+    """What the journal keeps of a gate."""
+    return {key: gate.get(key) for key in ("load_seconds", "tokens_per_second", "prompt_tokens_per_second", "answer", "build_info")}
