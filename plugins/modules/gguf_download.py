@@ -93,12 +93,12 @@ options:
     description: Tells the runs of one task from those of another. Set by the task itself.
     type: str
     default: ""
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
   diff_mode:
-    description: Will return details on what has changed, or possibly needs changing in C(check_mode), when in diff mode.
     support: full
 requirements:
   - systemd 247 or newer on the host

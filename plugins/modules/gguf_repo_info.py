@@ -42,15 +42,14 @@ options:
     default: 2
 requirements:
   - huggingface_hub >= 1.0
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
-    details: Nothing is ever changed.
   diff_mode:
-    description: Will return details on what has changed, or possibly needs changing in C(check_mode), when in diff mode.
     support: none
-    details: There is nothing to compare.
+    details: Nothing is changed.
 seealso:
   - module: onprem.llamacpp.gguf_download
 author:

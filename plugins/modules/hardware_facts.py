@@ -42,13 +42,14 @@ options:
     description: Environment variables for that engine, such as E(LLAMA_ARG_RPC) or E(GGML_VK_VISIBLE_DEVICES).
     type: dict
     default: {}
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return the same facts.
     support: full
   diff_mode:
-    description: Changes nothing, hence shows no difference.
     support: none
+    details: Nothing is changed.
   facts:
     description: Returns C(ansible_facts).
     support: full

@@ -30,12 +30,12 @@ options:
         description: The permissions, as octal digits.
         type: str
         default: "0644"
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and predict the changes.
     support: full
   diff_mode:
-    description: Shows how the files change.
     support: full
 author:
   - onprem.llamacpp contributors (@onprem)

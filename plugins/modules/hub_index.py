@@ -43,13 +43,13 @@ options:
   model_root:
     description: Directory in which M(onprem.llamacpp.gguf_download) has published models that are served too, under their own commits.
     type: path
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and return changed status prediction without modifying target.
     support: full
     details: Files that were never hashed are not hashed in check mode; they count as a change.
   diff_mode:
-    description: Will return details on what has changed, or possibly needs changing in C(check_mode), when in diff mode.
     support: full
 author:
   - onprem.llamacpp contributors (@onprem)

@@ -49,13 +49,14 @@ options:
     description: The plan behind the deployment, kept for later plans. Written once for each deployment.
     type: dict
     default: {}
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and predict the changes.
     support: full
   diff_mode:
-    description: Shows how the deployment differs from the one that is current.
     support: full
+    details: The deployment is compared with the one that is current.
 seealso:
   - module: onprem.llamacpp.llama_switch
 author:

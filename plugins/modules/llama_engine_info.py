@@ -14,13 +14,14 @@ description:
   - Changes nothing and needs nothing but the host's Python.
 author:
   - onprem.llamacpp contributors (@onprem)
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and return what it returns otherwise.
     support: full
   diff_mode:
-    description: Returns what has changed, or would change, in diff mode.
     support: none
+    details: Nothing is changed.
 options:
   path:
     description: Folder that holds the programs of the engine.

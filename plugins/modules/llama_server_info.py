@@ -17,13 +17,14 @@ options:
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   check_mode:
-    description: Can run in check mode and returns the same.
     support: full
   diff_mode:
-    description: Changes nothing, hence shows no difference.
     support: none
+    details: Nothing is changed.
 author:
   - onprem.llamacpp contributors (@onprem)
 """

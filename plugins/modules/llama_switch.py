@@ -33,16 +33,18 @@ options:
     description: Seconds for which the host may be out of reach before polling gives up. The switch itself goes on.
     type: int
     default: 300
+extends_documentation_fragment:
+  - onprem.llamacpp.attributes
 attributes:
   action:
     description: Runs on the controller, and calls the program on the host.
     support: full
   check_mode:
-    description: Reports the switch that it would start.
     support: full
+    details: Says which switch it would start.
   diff_mode:
-    description: The deployment's difference is shown by M(onprem.llamacpp.llama_deployment).
     support: none
+    details: M(onprem.llamacpp.llama_deployment) shows how the deployment differs.
 seealso:
   - module: onprem.llamacpp.llama_deployment
 author:
