@@ -46,7 +46,9 @@ options:
     type: dict
     required: true
   plan:
-    description: The plan behind the deployment, kept for later plans. Written once for each deployment.
+    description:
+      - The plan behind the deployment, kept for later plans.
+      - Written again when C(wish) or C(orders) in it have changed.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -158,6 +160,11 @@ def differences(
     ]
 
 
+def is_another_plan(recorded: dict[str, Any], plan: dict[str, Any]) -> bool:
+    """Whether a plan was made for another wish or other orders. What it read of the host's state may differ at every run."""
+    return recorded != plan and (not recorded or any(recorded.get(key) != plan.get(key) for key in ("wish", "orders")))
+
+
 def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance) -> dict[str, Any]:
     """Bring the instance's files to what the parameters say, or only say what that would change."""
     identity, current = params["id"], instance.current()
@@ -171,11 +178,12 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
 
     publish = not instance.intact(identity, documents, links)
     new_request = _instance.read_text(instance.record(identity, "request.json")) != request
+    new_plan = is_another_plan(read_json(instance.record(identity, "plan.json")), params["plan"])
     new_key = not instance.key_file_is_right()
     before = instance.documents(current)
     reason = switch_reason(instance, identity, params["document"].get("host", ""), int(params["document"].get("port", 0)))
     result = {
-        "changed": publish or new_request or new_key,
+        "changed": publish or new_request or new_plan or new_key,
         "id": identity,
         "current": current,
         "restart_needed": publish and current == identity,
@@ -194,7 +202,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
     _instance.make_directory(os.path.join(instance.state, identity))
     if new_request:
         _instance.write_file(instance.record(identity, "request.json"), request)
-    if _instance.read_text(instance.record(identity, "plan.json")) is None:
+    if new_plan:
         _instance.write_file(instance.record(identity, "plan.json"), _instance.to_json(params["plan"]))
     return result
 

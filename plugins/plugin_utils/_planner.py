@@ -3,25 +3,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Decides what a host can serve, by sizes: facts and a wish in, a plan with reasons out. No I/O.
 
-Sizes are bytes. Capacity is what the host could give if the deployment that is to be replaced were stopped, so a host
-that is under load, or already serving, gets the same answer as an idle one.
+What each quant takes is told by ``_fit``; here is chosen among them. Sizes are bytes.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import REPO_ID
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, capacities, present
 
-GRAIN = 256 * 2**20
-
-# Part of an uncatalogued model that must find room in memory for it to run at all with the rest on disk. The published
-# minima of the catalogued mixture-of-experts quants lie between 0.23 and 0.35 of their sizes.
-STREAMING_SHARE = 0.35
 # What a user may order about a placement; the room that a plan finds is not among them.
 ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
@@ -58,16 +52,6 @@ def _instance(facts: dict[str, Any], name: str) -> dict[str, Any]:
     return next((entry for entry in facts.get("instances", []) if entry["name"] == name), {})
 
 
-def _present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[str, dict[str, Any]]:
-    """Complete models of a repository on the host, by quant; the newest published wins, the deployed one before it."""
-    deployed = {entry.get("document", {}).get("commit") for entry in facts.get("instances", [])}
-    found = [entry for entry in facts.get("models", []) if entry["repo_id"] == repo_id and entry["complete"]]
-    if COMMIT.match(revision):
-        found = [entry for entry in found if entry["commit"] == revision]
-    found.sort(key=lambda entry: (entry["commit"] in deployed, entry["manifest"].get("published_at", "")))
-    return {entry["quant"]: entry for entry in found}
-
-
 def _wish_hash(settings: dict[str, Any]) -> str:
     return digest({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")}, 12)
 
@@ -78,8 +62,7 @@ def _kept_plan(facts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any
     plan = instance.get("plan") or {}
     if settings.get("replan") or settings.get("refresh") or not instance.get("committed") or plan.get("wish") != _wish_hash(settings):
         return {}
-    present = _present(facts, plan.get("repo_id", ""), plan.get("commit", ""))
-    return plan if plan.get("quant") in present else {}
+    return plan if plan.get("quant") in present(facts, plan.get("repo_id", ""), plan.get("commit", "")) else {}
 
 
 def needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> bool:
@@ -88,17 +71,7 @@ def needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[s
         return True
     if _kept_plan(facts, settings):
         return False
-    return settings["quant"] not in _present(facts, entry["repo_id"], settings.get("revision", ""))
-
-
-def capacities(facts: dict[str, Any], settings: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """Devices with the memory a deployment may use on each, and the same for the host."""
-    devices = []
-    for device in facts.get("devices", []):
-        usable = device["total"] - device.get("foreign", 0) - settings["vram_margin"]
-        devices.append({**device, "capacity": max(0, usable // GRAIN * GRAIN)})
-    host = max(0, (facts["memory"]["total"] - settings["ram_reserve"]) // GRAIN * GRAIN)
-    return devices, host
+    return settings["quant"] not in present(facts, entry["repo_id"], settings.get("revision", ""))
 
 
 def quant_table(
@@ -113,7 +86,7 @@ def quant_table(
     if not listing:
         for name, known in guide.items():
             table[name] = {**known, "basis": "catalog", "files": [], "commit": ""}
-        for name, model in _present(facts, entry["repo_id"], settings.get("revision", "")).items():
+        for name, model in present(facts, entry["repo_id"], settings.get("revision", "")).items():
             files = [{key: file[key] for key in ("path", "size", "sha256")} for file in model["manifest"]["files"]]
             table[name] = {**guide.get(name, {}), "bytes": model["bytes"], "basis": "catalog", "files": files, "commit": model["commit"]}
     for name, offered in (listing or {}).get("quants", {}).items():
@@ -121,132 +94,6 @@ def quant_table(
             table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "basis": "catalog", "files": offered["files"]}
             table[name]["commit"] = listing["commit"]
     return dict(sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0])))
-
-
-def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """Where one quant would go on one host: regime, placement, memory, disk and what is short."""
-    devices, ram = capacities(facts, settings)
-    vram = sum(device["capacity"] for device in devices)
-    size = quant["bytes"]
-    wanted_context = settings["ctx_size"] or entry.get("context_default", 8192)
-    context_size = min(wanted_context, entry.get("context", wanted_context))
-    per_token = entry.get("context_bytes_per_token", {}).get(settings["cache_type_k"], 0)
-    context = per_token * math.ceil(context_size / 256) * 256
-    compute = settings["ubatch_size"] * 2 * 2**20
-    experts = bool(entry.get("experts"))
-    offload = quant.get("vram_offload") or int(0.15 * size) + context + compute
-    short: list[str] = []
-    notes: list[str] = []
-
-    placement: dict[str, Any] = {
-        "n_gpu_layers": 0,
-        "n_cpu_moe": None,
-        "override_tensors": None,
-        "tensor_split": None,
-        "ctx_size": context_size,
-        "cache_type_k": settings["cache_type_k"],
-        "cache_type_v": settings["cache_type_v"],
-        "parallel": settings["parallel"],
-        "ubatch_size": settings["ubatch_size"],
-        "load_mode": "auto",
-        "repack": True,
-        "warmup": True,
-        "cache_ram_mib": min(8192, ram // 8 // 2**20),
-        "threads": settings.get("threads"),
-        "numa": settings.get("numa"),
-        "rpc_servers": settings.get("rpc_servers", []),
-    }
-    on_devices = 0
-    if devices and size + context + compute * len(devices) <= vram:
-        fit = "vram"
-        on_devices = size
-        placement["n_gpu_layers"] = 999
-    else:
-        if devices and experts and offload <= vram:
-            on_devices = min(max(0, offload - context - compute), size)
-            placement.update(n_gpu_layers=999, n_cpu_moe=entry.get("layers") or "all")
-        elif devices:
-            notes.append(
-                f"the devices give {amount(vram)}, "
-                + (f"{name} needs {amount(offload)} of it beside its experts" if experts else f"{name} needs {amount(size + context)}")
-                + ": planned on the CPU"
-            )
-        in_ram = size - on_devices + context + compute
-        floor = quant.get("ram_streaming") or int(STREAMING_SHARE * size)
-        if in_ram + placement["cache_ram_mib"] * 2**20 <= ram:
-            fit = "resident"
-        elif in_ram <= ram:
-            fit = "resident"
-            placement["cache_ram_mib"] = 0
-        elif facts["memory"]["total"] >= floor and context + compute <= ram:
-            fit = "streaming"
-            placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
-            notes.append(f"{amount(in_ram - ram)} of the weights stay on disk: expect the speed of the disk")
-        else:
-            fit = "none"
-            short.append(
-                f"memory: {name} needs {amount(floor)} of host memory even with its experts on disk, "
-                f"the host has {amount(facts['memory']['total'])}"
-            )
-    if settings.get("require_gpu") and placement["n_gpu_layers"] == 0:
-        fit = "none"
-        short.append(f"device: a GPU is required, {len(devices)} found with {amount(vram)} to use")
-    if settings.get("placement"):
-        placement.update(settings["placement"])
-        notes.append("placement as told: " + ", ".join(f"{key}={value}" for key, value in sorted(settings["placement"].items())))
-    if not devices:
-        notes.append("no device: planned on the CPU")
-
-    here = _present(facts, entry["repo_id"], quant["commit"]).get(name)
-    begun = [entry["bytes"] for entry in facts.get("partial_models", []) if (entry["commit"], entry["quant"]) == (quant["commit"], name)]
-    remaining = 0 if here else max(0, size - sum(begun))
-    disk = next((entry for entry in facts.get("disks", []) if entry["path"] == settings["model_root"]), None)
-    buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, size // 20))
-    required = remaining + buffer if remaining else 0
-    if disk and required > disk["free"]:
-        short.append(
-            f"disk: {name} needs {amount(required)} free in {settings['model_root']} ({amount(remaining)} to fetch "
-            f"and {amount(buffer)} to spare), {amount(disk['free'])} are free"
-        )
-    memory_devices = [
-        {
-            **{key: device[key] for key in ("uuid", "engine_name", "total", "capacity")},
-            "weights": on_devices * device["capacity"] // vram if vram else 0,
-            "context": (context * device["capacity"] // vram if vram and placement["n_gpu_layers"] else 0),
-            "compute": compute if placement["n_gpu_layers"] else 0,
-        }
-        for device in devices
-    ]
-    for share in memory_devices:
-        share["headroom"] = share["capacity"] - share["weights"] - share["context"] - share["compute"]
-    host_context = 0 if placement["n_gpu_layers"] else context
-    host = {
-        "weights": size - on_devices,
-        "context": host_context,
-        "compute": compute,
-        "cache": placement["cache_ram_mib"] * 2**20,
-        "total": facts["memory"]["total"],
-        "capacity": ram,
-    }
-    host["headroom"] = host["capacity"] - host["weights"] - host["context"] - host["compute"] - host["cache"]
-    return {
-        "quant": name,
-        "bytes": size,
-        "fit": fit,
-        "short_of": short,
-        "notes": notes,
-        "offloaded": placement["n_gpu_layers"] > 0,
-        "placement": placement,
-        "memory": {"devices": memory_devices, "host": host},
-        "disk": {"path": settings["model_root"], "required": required, "free": disk["free"] if disk else 0},
-        "download": {
-            "bytes": size,
-            "present": size - remaining,
-            "remaining": remaining,
-            "eta_seconds": math.ceil(remaining * 8 / settings["link_bits_per_second"]),
-        },
-        "usable": fit != "none" and not short,
-    }
 
 
 def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], has_devices: bool) -> str:
@@ -278,7 +125,10 @@ def decide(
     wanted = settings["quant"]
     if wanted == "auto" or settings["use_case"]:
         name = choose(settings, entry, assessed, has_devices)
-        return (name, "accept", []) if name else ("", "refuse", ["no quant fits this host"])
+        if name:
+            return name, "accept", []
+        smallest = next(iter(assessed.values()), None)
+        return "", "refuse", ["no quant fits this host", *(smallest["short_of"] if smallest else [f"{entry['repo_id']} has none"])]
     if wanted in broken:
         return wanted, "refuse", [f"quant {wanted} is incomplete in {entry['repo_id']}: {broken[wanted] or 'a shard is missing'}"]
     if wanted not in assessed:
@@ -291,7 +141,7 @@ def decide(
         return wanted, "accept", [*short, "deployed all the same: quant_policy is force"]
     smaller = [name for name, found in assessed.items() if found["usable"] and found["bytes"] < assessed[wanted]["bytes"]]
     if not smaller:
-        return wanted, "refuse", [*short, "no smaller quant fits either"]
+        return wanted, "refuse", [*short, "no smaller quant fits either: choose another host or model"]
     if settings["quant_policy"] == "downgrade":
         return smaller[-1], "downgrade", [*short, f"{smaller[-1]} is the largest quant that fits"]
     return wanted, "refuse", [*short, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]

@@ -59,7 +59,14 @@ def variables(**values: Any) -> list[str]:
             id="disk",
         ),
         pytest.param(
-            {"quant": "UD-TQ1_0", "llama_model_endpoint": "http://10.76.0.10:9"}, ["http://10.76.0.10:9"], id="mirror unreachable"
+            {"quant": "UD-TQ1_0", "llama_model_endpoint": "http://10.76.0.10:9"},
+            ["http://10.76.0.10:9 cannot be reached", "Check the network, llama_proxy_env and llama_model_endpoint"],
+            id="mirror unreachable",
+        ),
+        pytest.param(
+            {"quant": "UD-TQ1_0", "llama_proxy_env": {"http_proxy": "http://127.0.0.1:9", "no_proxy": ""}},
+            ["http://10.76.0.10 cannot be reached", "Check the network, llama_proxy_env"],
+            id="a proxy that is not there",
         ),
         pytest.param(
             {"llama_engine_tag": "b11000", "llama_engine_force": []}, ["b11000 is refused", "b11393"], id="engine below the floor"
@@ -76,7 +83,15 @@ def test_refused_in_a_sentence(play: Any, on_host: Any, wish: dict[str, Any], se
     assert tree(on_host("bookworm")) == before
 
 
-@pytest.mark.parametrize(("status", "sentence"), [(401, "401"), (403, "403"), (404, "onprem/Tiny-Kimi-K2-GGUF")])
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (401, "was refused (HTTP 401): it does not exist or is private. Check the name, then set llama_model_token"),
+        (403, "was refused (HTTP 403). Ask its owner for access, or set llama_model_token"),
+        (404, "does not exist (HTTP 404). Check the name, and llama_model_endpoint when a mirror is used."),
+    ],
+    ids=["401", "403", "404"],
+)
 def test_a_hub_that_says_no_is_told_in_one_line(play: Any, on_host: Any, status: int, sentence: str) -> None:
     before = tree(on_host("bookworm"))
     with endpoint(status) as url:

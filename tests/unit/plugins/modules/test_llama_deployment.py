@@ -70,6 +70,15 @@ def test_second_run_changes_nothing(instance, tmp_path):
     assert tree(str(tmp_path)) == before
 
 
+@pytest.mark.parametrize("key", ["wish", "orders"])
+def test_the_plan_of_another_wish_for_the_same_deployment_is_kept(instance, key):
+    llama_deployment.apply(params(plan={"quant": "Q", key: "old"}), False, instance)
+    serve(instance, NEW)
+    result = llama_deployment.apply(params(plan={"quant": "Q", key: "new"}), False, instance)
+    assert (result["changed"], result["switch_needed"]) == (True, False)
+    assert json.loads(pathlib.Path(instance.record(NEW, "plan.json")).read_text())[key] == "new"
+
+
 def test_check_mode_says_the_same_and_touches_nothing(instance, tmp_path):
     result = llama_deployment.apply(params(), True, instance)
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_text, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _fit, _plan_text, _planner
 
 ROOT = Path(__file__).resolve().parents[4]
 CATALOG = yaml.safe_load((ROOT / "roles/llama_plan/vars/catalog/kimi.yml").read_text())["_llama_plan_catalog_kimi"]
@@ -290,11 +290,11 @@ def test_a_download_that_has_begun_needs_only_the_rest_of_the_room() -> None:
 def test_required_gpu() -> None:
     plan = _planner.plan(host(540, []), wish(require_gpu=True), K2)
     assert plan["verdict"] == "refuse"
-    assert "a GPU is required, 0 found" in plan["reasons"][0]
+    assert "a GPU is required (llama_plan_require_gpu), 0 found" in plan["reasons"][0]
 
 
 def test_capacity_is_a_multiple_of_256_mib() -> None:
-    devices, ram = _planner.capacities(host(100.123456789, [device(15109)]), wish())
+    devices, ram = _fit.capacities(host(100.123456789, [device(15109)]), wish())
     assert ram % (256 * 2**20) == 0
     assert devices[0]["capacity"] % (256 * 2**20) == 0
 
