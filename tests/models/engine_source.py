@@ -16,15 +16,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from pathlib import Path
+
+from model_cache import cache_directory, pip_download
 
 TAG = "b11549"
 PACKAGE = "xllamacpp==2026.10.11549"
 FILE = "xllamacpp-2026.10.11549.tar.gz"
 FOLDER = "xllamacpp-2026.10.11549/thirdparty/llama.cpp"
 SHA256 = "c17ee1163006f70726abb9f72137830818f3d8cb60bfc34cb232d08428eaa22b"
-ATTEMPTS = 4
 # With these the commit is the same wherever the repository is made.
 IDENTITY = {
     f"GIT_{role}_{part}": value
@@ -36,16 +36,9 @@ IDENTITY = {
 def fetch(folder: Path) -> Path:
     """The archive, verified; fetched when it is not there yet."""
     target = folder / FILE
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--no-binary", "xllamacpp", "--dest", str(folder), PACKAGE]
     folder.mkdir(parents=True, exist_ok=True)
-    for attempt in range(ATTEMPTS):
-        if target.exists():
-            break
-        if subprocess.run(command, check=False, timeout=900, stdout=sys.stderr).returncode:
-            time.sleep(5 * 2**attempt)
-    else:
-        raise SystemExit(f"pip could not download {PACKAGE} in {ATTEMPTS} attempts; its own words are above.")
+    if not target.exists():
+        pip_download(folder, [PACKAGE], "--no-binary", "xllamacpp")
     found = hashlib.sha256(target.read_bytes()).hexdigest()
     if found != SHA256:
         target.unlink()
@@ -79,8 +72,7 @@ def repository(archive: Path) -> Path:
 
 
 if __name__ == "__main__":
-    cache = Path(os.environ.get("ONPREM_LLAMACPP_CACHE") or "~/.cache/onprem-llamacpp").expanduser()
-    source = fetch(cache / "sources")
+    source = fetch(cache_directory("sources"))
     if "--git" in sys.argv:
         print(repository(source))
     else:

