@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import gguf
 import pytest
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index, _quant
 
-gguf = pytest.importorskip("gguf")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
 import tiny_kimi_k2 as tiny
 
