@@ -5,8 +5,34 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / ".collections"))
+
+
+@pytest.fixture
+def run_module() -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Runs a module of the collection as Ansible does: a process of its own, arguments and result as JSON; exit status and result."""
+
+    def run(name: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
+        program = f"from ansible_collections.onprem.llamacpp.plugins.modules import {name}; {name}.main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, json.dumps({"ANSIBLE_MODULE_ARGS": arguments})],
+            env={**os.environ, "PYTHONPATH": str(ROOT / ".collections")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout)
+
+    return run

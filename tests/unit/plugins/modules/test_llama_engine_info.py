@@ -5,10 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,19 +15,6 @@ ROOT = Path(__file__).resolve().parents[4]
 FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "capabilities"
 
 
-def run_module(**arguments):
-    program = "from ansible_collections.onprem.llamacpp.plugins.modules import llama_engine_info; llama_engine_info.main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps({"ANSIBLE_MODULE_ARGS": arguments})],
-        env={**os.environ, "PYTHONPATH": str(ROOT / ".collections")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return json.loads(done.stdout)
-
-
 def write_server(folder, text):
     server = folder / "llama-server"
     server.write_text("#!/bin/sh\n" + text)
@@ -39,13 +22,13 @@ def write_server(folder, text):
 
 
 @pytest.mark.parametrize("check", [pytest.param(False, id="run"), pytest.param(True, id="check-mode")])
-def test_an_engine_that_runs(tmp_path, check):
+def test_an_engine_that_runs(run_module, tmp_path, check):
     version, usage, devices = (FIXTURES / f"b11669.{name}.txt" for name in ("version", "help", "list-devices"))
     write_server(
         tmp_path,
         f"case $1 in --version) cat {version} >&2 ;; --help) cat {usage} ;; *) cat {devices} ;; esac\n",
     )
-    result = run_module(path=str(tmp_path), _ansible_check_mode=check)
+    _status, result = run_module("llama_engine_info", path=str(tmp_path), _ansible_check_mode=check)
     assert (result["changed"], result["runs"], result["version"]["number"]) == (False, True, 11669)
     assert len(result["capabilities"]["options"]) > 200
     assert (result["devices"], result["devices_text"]) == ([], "Available devices:\n  (none)")
@@ -66,10 +49,10 @@ def test_an_engine_that_runs(tmp_path, check):
         pytest.param("[ $1 = --version ] && echo 'version: 1 (a)'\n", "lists no options", [], id="no-help"),
     ],
 )
-def test_an_engine_that_does_not_run(tmp_path, text, reason, missing):
+def test_an_engine_that_does_not_run(run_module, tmp_path, text, reason, missing):
     if text is not None:
         write_server(tmp_path, text)
-    result = run_module(path=str(tmp_path))
+    _status, result = run_module("llama_engine_info", path=str(tmp_path))
     assert not result["runs"]
     assert reason in result["reason"]
     assert result["missing_libraries"] == missing
