@@ -30,6 +30,12 @@ class Listing(NamedTuple):
     files: list[dict[str, Any]]
 
 
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what cannot be a repository's name; it becomes part of URLs and paths."""
+    if not REPO_ID.match(repo_id):
+        raise HubError(f"{repo_id!r} is not a repository: it is written <organisation>/<name>.")
+
+
 def prepare_environment(endpoint: str) -> None:
     """Fix what huggingface_hub reads once, at import: no other host than ``endpoint`` may be asked."""
     os.environ["HF_ENDPOINT"] = endpoint
@@ -48,8 +54,7 @@ def read_listing(endpoint: str, repo_id: str, revision: str, token: Optional[str
     ``timeout`` is in seconds for each attempt, ``retries`` counts attempts after the first for a source that does not
     answer or says it is busy. Raises HubError, and ImportError where huggingface_hub is missing.
     """
-    if not REPO_ID.match(repo_id):
-        raise HubError(f"{repo_id!r} is not a repository: it is written <organisation>/<name>.")
+    check_repo_id(repo_id)
     prepare_environment(endpoint)
     from huggingface_hub import HfApi  # noqa: PLC0415 - only after the environment is fixed
 

@@ -97,11 +97,12 @@ def _quant_of(stem: str, folder: str) -> str:
     return name.upper() if name == name.lower() else name
 
 
-def repo_quants(listing: Iterable[dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+def repo_quants(listing: Iterable[dict[str, Any]], hashed: bool = True) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Sort a listing into quants and other files.
 
     ``listing`` holds ``{path, size (bytes), sha256}``; size and sha256 may be None. Returns the quants by name,
     smallest first, each ``{bytes, shards, complete, problem, files}`` with its files in shard order, and the rest.
+    A quant without hashes is complete only where the listing is not ``hashed``.
     Raises UnsafeName for a name that must not reach a file system.
     """
     sets: dict[tuple[str, str, int], dict[int, dict[str, Any]]] = {}
@@ -121,7 +122,7 @@ def repo_quants(listing: Iterable[dict[str, Any]]) -> tuple[dict[str, dict[str, 
 
     quants: dict[str, dict[str, Any]] = {}
     for (name, stem, count), files in sorted(sets.items()):
-        found = _describe(count, files)
+        found = _describe(count, files, hashed)
         known = quants.get(name)
         if known is None or (found["complete"] and not known["complete"]):
             quants[name] = found
@@ -133,7 +134,7 @@ def repo_quants(listing: Iterable[dict[str, Any]]) -> tuple[dict[str, dict[str, 
     return dict(ordered), sorted(other, key=lambda record: record["path"])
 
 
-def _describe(count: int, files: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _describe(count: int, files: dict[int, dict[str, Any]], hashed: bool) -> dict[str, Any]:
     """One set of shards as it is returned, with the reason when it cannot be used."""
     missing = [index for index in range(1, count + 1) if index not in files]
     ordered = [files[index] for index in sorted(files)]
@@ -143,7 +144,7 @@ def _describe(count: int, files: dict[int, dict[str, Any]]) -> dict[str, Any]:
         problem = f"{len(missing)} of {count} shards missing ({shown})"
     elif not all(isinstance(record["size"], int) and record["size"] > 0 for record in ordered):
         problem = "the listing gives no size for some files"
-    elif not all(SHA256.match(record["sha256"] or "") for record in ordered):
+    elif hashed and not all(SHA256.match(record["sha256"] or "") for record in ordered):
         problem = "the listing gives no sha256 for some files"
     return {
         "bytes": sum(record["size"] or 0 for record in ordered),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import re
 import socket
 import ssl
 import urllib.error
@@ -22,6 +23,8 @@ from typing import Any, NamedTuple, Optional
 LONGEST_RETRY_AFTER = 900.0
 PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+HEX64 = re.compile(r"^[0-9a-f]{64}$")
+CONTENT_RANGE = re.compile(r"^bytes (\d{1,18})-(\d{1,18})/(\d{1,18})$")
 
 
 class TransferError(Exception):
@@ -113,13 +116,16 @@ class Source:
         ):
             self.opener.add_handler(handler)
 
-    def open(self, url: str, offset: int, validator: str) -> Any:
-        """The response from byte ``offset`` on, if the file still has ``validator`` as its ETag; else from byte 0."""
+    def open(self, url: str, offset: int, validator: str, end: int = 0) -> Any:
+        """The response from byte ``offset`` on, if the file still has ``validator`` as its ETag; else from byte 0.
+
+        With ``end`` only the bytes before it are asked for; a source that knows no ranges offers all of them anyway.
+        """
         request = urllib.request.Request(url, headers={"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"})
         if self.options.token:
             request.add_unredirected_header("Authorization", f"Bearer {self.options.token}")
-        if offset:
-            request.add_header("Range", f"bytes={offset}-")
+        if offset or end:
+            request.add_header("Range", f"bytes={offset}-{end - 1 if end else ''}")
             if validator:
                 request.add_header("If-Range", validator)
         with _environment(self.environment):  # no_proxy is looked up at every request
@@ -160,6 +166,36 @@ class Source:
                 )
             return RetryableError(f"{urllib.parse.urlsplit(error.url or url).netloc} answered HTTP {error.code}", pause)
         return TransferError(explain_status(error.code, url, bool(self.options.token)))
+
+
+def first_byte(response: Any, item: dict[str, Any], offset: int, endpoint: str) -> int:
+    """The byte at which the answer to a request from ``offset`` on begins; refuses an answer that is about another file."""
+    linked = (response.headers.get("X-Linked-ETag") or "").strip('"').lower()
+    if HEX64.match(linked) and linked != item["sha256"]:
+        raise TransferError(
+            f"{item['path']}: {endpoint} now offers another file, sha256 {linked}, expected {item['sha256']}. "
+            "Run again to plan with a fresh listing."
+        )
+    if response.status == 206:
+        found = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+        if not found or int(found.group(1)) != offset:
+            raise RetryableError(f"the source answered with the range {response.headers.get('Content-Range')!r} instead of {offset}-")
+        size = int(found.group(3))
+    else:
+        offset = 0
+        length = response.headers.get("Content-Length") or ""
+        size = int(length) if length.isdecimal() and len(length) <= 18 else item["size"]
+    if size != item["size"]:
+        raise TransferError(
+            f"{item['path']}: {endpoint} offers {size} bytes, expected {item['size']}. Run again to plan with a fresh listing."
+        )
+    return offset
+
+
+def strong_etag(response: Any) -> str:
+    """The answer's ETag, or nothing where it is weak: that does not promise the same bytes, so it cannot guard a range."""
+    etag = response.headers.get("ETag") or ""
+    return "" if etag.startswith("W/") else etag
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ import http.client
 import json
 import os
 import random
-import re
 import stat
 import sys
 import time
@@ -31,7 +30,9 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._source import (
     Source,
     TransferError,
     file_url,
+    first_byte,
     in_a_line,
+    strong_etag,
 )
 
 STATUS = "status.json"
@@ -41,8 +42,6 @@ STATUS_SECONDS = 1.0
 RATE_SECONDS = 15.0
 BACKOFF_SECONDS = 1.0
 LONGEST_PAUSE = 60.0
-HEX64 = re.compile(r"^[0-9a-f]{64}$")
-CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
 
 
 def read_json(path: str, limit: int = 16 * CHUNK) -> dict[str, Any]:
@@ -287,12 +286,10 @@ class Fetcher:
                 self._restart(stream)  # the source's file is shorter than what we hold
             raise
         with response:
-            begin = self._begin(response, item, offset)
+            begin = first_byte(response, item, offset, self.job["endpoint"])
             if begin != offset:
                 self._restart(stream)
-            etag = response.headers.get("ETag") or ""
-            # A weak tag does not promise the same bytes, so it cannot guard a range.
-            journal["etag"] = "" if etag.startswith("W/") else etag
+            journal["etag"] = strong_etag(response)
             write_json(part + ".json", journal)
             unsynced = 0
             while stream.tell() < item["size"]:
@@ -311,29 +308,6 @@ class Fetcher:
                     os.fdatasync(stream.fileno())
                     journal["synced"], unsynced = stream.tell(), 0
                     write_json(part + ".json", journal)
-
-    def _begin(self, response: Any, item: dict[str, Any], offset: int) -> int:
-        """The byte at which the answer begins; refuses an answer that is about another file."""
-        linked = (response.headers.get("X-Linked-ETag") or "").strip('"').lower()
-        if HEX64.match(linked) and linked != item["sha256"]:
-            raise TransferError(
-                f"{item['path']}: {self.job['endpoint']} now offers another file, sha256 {linked}, expected {item['sha256']}. "
-                "Run again to plan with a fresh listing."
-            )
-        if response.status == 206:
-            found = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
-            if not found or int(found.group(1)) != offset:
-                raise RetryableError(f"the source answered with the range {response.headers.get('Content-Range')!r} instead of {offset}-")
-            size = int(found.group(3))
-        else:
-            offset = 0
-            size = int(response.headers.get("Content-Length") or item["size"])
-        if size != item["size"]:
-            raise TransferError(
-                f"{item['path']}: {self.job['endpoint']} offers {size} bytes, expected {item['size']}. "
-                "Run again to plan with a fresh listing."
-            )
-        return offset
 
 
 def run_job(job: dict[str, Any], private: dict[str, Any]) -> None:

@@ -14,8 +14,11 @@ version_added: 0.1.0
 description:
   - Asks a Hugging Face Hub, or a mirror of one, for the files of a model repository and groups them into quants.
   - A quant is known by its whole name. V(Q2_K), V(Q2_K_L) and V(UD-Q2_K_XL) are three different quants.
+  - Where O(headers) names quants, the headers of their files are read by HTTP ranges, all shards at the same time. No weight is fetched.
+  - A header is compared with the size of its file and refused, in one sentence, when the engine could not use it.
   - Meant to run on the controller, once for a repository and revision.
-  - Only O(endpoint) is asked. Xet transfers, telemetry and tokens stored on the controller are switched off.
+  - Only O(endpoint) is asked, and for headers the storage that it redirects to. Xet transfers, telemetry and tokens stored on
+    the controller are switched off.
 options:
   repo_id:
     description: Repository as C(organisation/name).
@@ -40,8 +43,27 @@ options:
     description: How often to ask again when O(endpoint) does not answer or says that it is busy.
     type: int
     default: 2
+  headers:
+    description:
+      - Whole names of the quants whose headers are read. Each gets RV(quants.header).
+      - A name that the repository does not have, or not completely, is an error that names those it has.
+    type: list
+    elements: str
+    default: []
+  cache_dir:
+    description:
+      - Folder on the controller that keeps headers, by repository, commit and file. What is there is not asked for again;
+        what was damaged is noticed and read again. It may be removed at any time.
+      - Without it, C(onprem-llamacpp/headers) in E(XDG_CACHE_HOME), or in C(~/.cache) where that is not set.
+      - Keeping headers does not count as a change.
+    type: path
+  directory:
+    description:
+      - Directory on the controller that holds the repository's files. Nobody is asked then, and O(repo_id) only names it.
+      - Sizes are those of the files, hashes are null, and a quant is complete without them.
+    type: path
 requirements:
-  - huggingface_hub >= 1.0
+  - huggingface_hub >= 1.0, unless O(directory) is used
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
@@ -49,7 +71,7 @@ attributes:
     support: full
   diff_mode:
     support: none
-    details: Nothing is changed.
+    details: Nothing is changed but the cache.
 seealso:
   - module: onprem.llamacpp.gguf_download
 author:
@@ -74,6 +96,24 @@ EXAMPLES = r"""
     repo_id: unsloth/Kimi-K2-Instruct-GGUF
     endpoint: http://mirror.example.org
   delegate_to: localhost
+
+- name: Read the tensor tables of one quant
+  onprem.llamacpp.gguf_repo_info:
+    repo_id: unsloth/Kimi-K2-Instruct-GGUF
+    headers: [UD-Q2_K_XL]
+  delegate_to: localhost
+  register: repository
+
+- name: Show how large its experts are
+  ansible.builtin.debug:
+    msg: "{{ repository.quants['UD-Q2_K_XL'].header.layers | sum(attribute='experts') }} bytes"
+
+- name: Look at files that are here already
+  onprem.llamacpp.gguf_repo_info:
+    repo_id: example/My-Model-GGUF
+    directory: /srv/models/my-model
+    headers: [Q4_K_M]
+  delegate_to: localhost
 """
 
 RETURN = r"""
@@ -84,12 +124,14 @@ repo_id:
   type: str
   sample: unsloth/Kimi-K2-Instruct-GGUF
 commit:
-  description: The commit that O(revision) stands for. Pin it for the download.
+  description:
+    - The commit that O(revision) stands for. Pin it for the download.
+    - With O(directory), an identifier of the same form that changes when a file does.
   returned: success
   type: str
   sample: 0123456789abcdef0123456789abcdef01234567
 endpoint:
-  description: The URL that was asked, without a trailing slash.
+  description: The URL that was asked, without a trailing slash. Empty with O(directory).
   returned: success
   type: str
   sample: https://huggingface.co
@@ -105,7 +147,7 @@ quants:
       description: Number of files that it should have.
       type: int
     complete:
-      description: Whether every file is listed with a size and a SHA-256.
+      description: Whether every file is listed with a size and a SHA-256; with O(directory), whether every file is there.
       type: bool
     problem:
       description: Why it cannot be used. Empty when RV(quants.complete) is true.
@@ -122,8 +164,86 @@ quants:
           description: Size in bytes.
           type: int
         sha256:
-          description: SHA-256 in hexadecimal.
+          description: SHA-256 in hexadecimal, or null with O(directory).
           type: str
+    header:
+      description: What the headers of its files say. All sizes are bytes.
+      returned: for the quants that O(headers) names
+      type: dict
+      contains:
+        schema_version:
+          description: Version of this structure.
+          type: int
+          sample: 1
+        architecture:
+          description: The engine's name for the kind of model.
+          type: str
+          sample: deepseek2
+        parameters:
+          description:
+            - The architecture's settings without their prefix, such as C(block_count) or C(attention.key_length).
+            - Strings of more than 64 KiB and arrays of strings or of more than 4096 elements are left out.
+          type: dict
+          sample: {block_count: 61, attention.key_length: 576}
+        name:
+          description: The model's name for people, or an empty string.
+          type: str
+          sample: Kimi K2 Instruct
+        vocabulary:
+          description: Number of tokens.
+          type: int
+          sample: 163840
+        tensors:
+          description: Number of tensors.
+          type: int
+        bytes:
+          description: Size of all tensors.
+          type: int
+        types:
+          description: Size of all tensors of each type, largest first.
+          type: dict
+          sample: {Q2_K: 300000000000, F32: 1000000}
+        layers:
+          description: One element for each of C(block_count) layers.
+          type: list
+          elements: dict
+          contains:
+            experts:
+              description: Size of its routed experts, which C(--cpu-moe) keeps in host memory.
+              type: int
+            rest:
+              description: Size of its other tensors.
+              type: int
+            names:
+              description: Names of its other tensors, without the layer's number and without C(.weight) or C(.bias).
+              type: list
+              elements: str
+        input:
+          description: Size of C(token_embd) and other tables that the engine always keeps in host memory.
+          type: int
+        output:
+          description: Size of the other tensors that belong to no layer, such as C(output.weight).
+          type: int
+        tied:
+          description: Whether there is no C(output.weight), so that the engine uses C(token_embd) in its place, too.
+          type: bool
+        files:
+          description: Its files in shard order.
+          type: list
+          elements: dict
+          contains:
+            path:
+              description: Path inside the repository.
+              type: str
+            size:
+              description: Size of the file.
+              type: int
+            header_bytes:
+              description: Size of its header.
+              type: int
+            header:
+              description: Path of a file on the controller that holds just the header.
+              type: str
   sample:
     UD-Q2_K_XL:
       bytes: 381000000000
@@ -148,12 +268,40 @@ other:
       type: str
 """
 
+import os
 import traceback
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, read_listing
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, repo_quants
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _headers
+from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, Listing, check_repo_id, read_listing
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, find_quant, repo_quants
+from ansible_collections.onprem.llamacpp.plugins.module_utils._source import CA_NAMES, Options, Source, TransferError
+
+
+def list_files(params: dict[str, Any], endpoint: str) -> Listing:
+    """What the directory, or else the endpoint, holds."""
+    if params["directory"]:
+        check_repo_id(params["repo_id"])
+        commit, files = _headers.scan(params["directory"])
+        return Listing(params["repo_id"], commit, files)
+    return read_listing(endpoint, params["repo_id"], params["revision"], params["token"], params["timeout"], params["retries"])
+
+
+def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants: dict[str, dict[str, Any]]) -> None:
+    """Read the headers of the quants that were named, one quant after the other, and put them beside their files."""
+    wanted = dict(find_quant(quants, name, listing.repo_id) for name in params["headers"])
+    if params["directory"]:
+        opened = _headers.local_files(params["directory"])
+    else:
+        bundles = {name: os.environ[name] for name in CA_NAMES if os.environ.get(name)}
+        options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
+        opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)
+    cache = _headers.HeaderCache(params["cache_dir"] or _headers.default_cache(), listing.repo_id, listing.commit)
+    for quant in wanted.values():
+        quant["header"] = _headers.read_profile(quant["files"], opened, cache)
 
 
 def main() -> None:
@@ -165,23 +313,28 @@ def main() -> None:
             "token": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 20},
             "retries": {"type": "int", "default": 2},
+            "headers": {"type": "list", "elements": "str", "default": []},
+            "cache_dir": {"type": "path"},
+            "directory": {"type": "path"},
         },
         supports_check_mode=True,
     )
     params = module.params
-    endpoint = params["endpoint"].rstrip("/")
-    if not endpoint.startswith(("http://", "https://")):
+    params["timeout"], params["retries"] = max(params["timeout"], 0.1), max(params["retries"], 0)
+    endpoint = "" if params["directory"] else params["endpoint"].rstrip("/")
+    if endpoint and not endpoint.startswith(("http://", "https://")):
         module.fail_json(msg=f"endpoint {endpoint!r} is not an http or https URL.")
+    place = params["directory"] or endpoint
     try:
-        listing = read_listing(
-            endpoint, params["repo_id"], params["revision"], params["token"], max(params["timeout"], 0.1), max(params["retries"], 0)
-        )
-        quants, other = repo_quants(listing.files)
+        listing = list_files(params, endpoint)
+        quants, other = repo_quants(listing.files, hashed=not params["directory"])
+        if params["headers"]:
+            add_headers(params, endpoint, listing, quants)
     except ImportError:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except QuantError as error:
-        module.fail_json(msg=f"{params['repo_id']} at {endpoint} is refused. {error}")
-    except HubError as error:
+    except (QuantError, GgufError) as error:
+        module.fail_json(msg=f"{params['repo_id']} at {place} is refused. {error}")
+    except (HubError, TransferError, _headers.HeaderError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, repo_id=listing.repo_id, commit=listing.commit, endpoint=endpoint, quants=quants, other=other)
 

@@ -18,8 +18,26 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO_ID = "org/Repo-GGUF"
 
 
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+CHUNK = 1 << 20
+
+
+class Sparse:
+    """A file that is too large for memory: ``head``, and zeros behind it up to ``size``."""
+
+    def __init__(self, head: bytes, size: int) -> None:
+        self.head = head
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _step = part.indices(self.size)
+        return self.head[begin:end].ljust(end - begin, b"\0")
+
+
+def sha256(data: bytes | Sparse) -> str:
+    return hashlib.sha256(data.head if isinstance(data, Sparse) else data).hexdigest()
 
 
 class Hub:
@@ -29,12 +47,14 @@ class Hub:
     "other hash", "no etag", "stall", "drip", ("redirect", url).
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes | Sparse]) -> None:
         self.files = files
         self.faults: list = []
         self.etags: dict[str, str] = {}
         self.api_answer: tuple = (200, {}, None)
         self.requests: list = []
+        self.sent = 0  # bytes of files that the system took, at most some MB more than the client saw
+        self.lock = threading.Lock()
         self.stop_dripping = threading.Event()
         hub = self
 
@@ -114,13 +134,12 @@ class Hub:
             return
         etag = self.etags.get(path, f'"{sha256(data)}"')
         size = len(data) + (1 if fault == "other size" else 0)
-        asked = re.match(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        begin, status = 0, 200
+        asked = re.match(r"bytes=(\d+)-(\d*)$", request.headers.get("Range", ""))
+        begin, end, status = 0, len(data), 200
         if asked and fault != "ignore range" and request.headers.get("If-Range", etag) == etag:
             begin, status = int(asked.group(1)), 206
-        body = bytearray(data[begin:])
-        if fault == "flip":
-            body[len(body) // 2] ^= 1
+            end = min(end, int(asked.group(2)) + 1) if asked.group(2) else end
+        middle = begin + (end - begin) // 2
         request.send_response(status)
         if fault != "no etag":
             request.send_header("ETag", etag)
@@ -128,21 +147,22 @@ class Hub:
             request.send_header("X-Linked-ETag", '"' + "f" * 64 + '"')
         if status == 206:
             first = begin + (1 if fault == "wrong range" else 0)
-            request.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-        request.send_header("Content-Length", str(len(body) + size - len(data)))
+            last = size - 1 if end == len(data) else end - 1
+            request.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+        request.send_header("Content-Length", str(end - begin + size - len(data)))
         request.end_headers()
-        if fault == "truncate":
-            request.wfile.write(body[: len(body) // 2])
-            request.close_connection = True
-        elif fault == "stall":
-            request.wfile.write(body[: len(body) // 2])
+        stop = middle if fault in ("truncate", "stall") else end
+        for start in range(begin, stop, CHUNK):
+            piece = bytearray(data[start : min(start + CHUNK, stop)])
+            if fault == "flip" and start <= middle < start + CHUNK:
+                piece[middle - start] ^= 1
+            request.wfile.write(piece)
             request.wfile.flush()
-            self.stop_dripping.wait(20)
-            request.close_connection = True
-        elif fault == "drip":
-            for start in range(0, len(body), 1 << 20):
-                request.wfile.write(body[start : start + (1 << 20)])
-                request.wfile.flush()
+            with self.lock:
+                self.sent += len(piece)
+            if fault == "drip":
                 time.sleep(0.1)
-        else:
-            request.wfile.write(body)
+        if fault == "stall":
+            self.stop_dripping.wait(20)
+        if fault in ("truncate", "stall"):
+            request.close_connection = True
