@@ -205,14 +205,13 @@ def read_header(fetch: Fetch, size: int, name: str, budget: Budget) -> tuple[Hea
     cursor = _Cursor(fetch, size, name, budget)
     version = _version(cursor)
     tensor_count, key_count = cursor.unpack(COUNTS)
+    cursor.need(cursor.position + key_count * LEAST_KEY + tensor_count * LEAST_TENSOR)
     keys: dict[str, Any] = {}
     lengths: dict[str, int] = {}
     for number in range(key_count):
         cursor.owed = (key_count - number - 1) * LEAST_KEY + tensor_count * LEAST_TENSOR
         _read_key(cursor, keys, lengths)
     alignment = _alignment(cursor, keys)
-    cursor.owed = 0
-    cursor.need(cursor.position + tensor_count * LEAST_TENSOR)
     cursor.pay(tensor_count * TENSOR_COST)
     tensors = _read_tensors(cursor, tensor_count, alignment)
     end = cursor.position
@@ -278,7 +277,7 @@ def _read_key(cursor: _Cursor, keys: dict[str, Any], lengths: dict[str, int]) ->
 def _alignment(cursor: _Cursor, keys: dict[str, Any]) -> int:
     found = keys.get("general.alignment", DEFAULT_ALIGNMENT)
     if type(found) is not int or not 0 < found <= LARGEST_ALIGNMENT or found & (found - 1):
-        raise cursor.error(f"its alignment is {str(found)[:40]}, which is no power of two up to {LARGEST_ALIGNMENT}")
+        raise cursor.error(f"its alignment is {repr(found)[:40]}, which is no power of two up to {LARGEST_ALIGNMENT}")
     return found
 
 

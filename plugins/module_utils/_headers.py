@@ -68,8 +68,9 @@ class RemoteFile:
                 if failures > self.source.options.retries or error.pause > LONGEST_PAUSE:
                     asked = f" and asks to come back in {error.pause:.0f} s" if error.pause else ""
                     raise TransferError(
-                        f"The header of {self.item['path']} cannot be read: {error}{asked}. {failures} attempts in a row brought nothing. "
-                        f"Check that {self.endpoint} is up and reachable from the controller (llama_proxy_env, llama_model_endpoint)."
+                        f"The header of {self.item['path']} cannot be read: {error}{asked} "
+                        f"(attempt {failures} of {self.source.options.retries + 1}). Check that {self.endpoint} is up and reachable "
+                        "from the controller (llama_proxy_env, llama_model_endpoint)."
                     ) from error
                 self.pause(error.pause or min(2.0 ** (failures - 1), 8.0))
 

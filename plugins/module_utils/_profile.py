@@ -13,6 +13,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufE
 
 SCHEMA_VERSION = 1
 MOST_LAYERS = 512  # the engine's limit
+ARCHITECTURE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 LAYER = re.compile(r"^blk\.(0|[1-9]\d{0,8})\.(.+)$")
 # What the engine's own --cpu-moe takes for experts.
 EXPERT = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch)?exps")
@@ -29,12 +30,12 @@ def profile(files: list[dict[str, Any]], headers: list[Header]) -> dict[str, Any
     tensors = _one_set(files, headers)
     first, path = headers[0], files[0]["path"]
     architecture = first.keys.get("general.architecture")
-    if not isinstance(architecture, str) or not architecture.isprintable():
+    if not isinstance(architecture, str) or not ARCHITECTURE.match(architecture):
         raise GgufError(f"{path} is not a model: its header names no architecture.")
     parameters = _parameters(first, architecture + ".", path)
     layer_count = parameters.get("block_count")
     if type(layer_count) is not int or not 0 < layer_count <= MOST_LAYERS:
-        raise GgufError(f"{path} is not a model: {architecture}.block_count is {str(layer_count)[:40]}, allowed are 1 to {MOST_LAYERS}.")
+        raise GgufError(f"{path} is not a model: {architecture}.block_count is {repr(layer_count)[:40]}, allowed are 1 to {MOST_LAYERS}.")
     layers, rest = _by_layer(tensors, layer_count, path)
     input_bytes = sum(tensor.bytes for tensor in rest if _short(tensor.name) in INPUT)
     name = first.keys.get("general.name")
@@ -62,14 +63,14 @@ def _one_set(files: list[dict[str, Any]], headers: list[Header]) -> list[Tensor]
         if count != len(headers) or index != number:
             raise GgufError(
                 f"{record['path']} should be shard {number + 1} of {len(headers)}, but its header says "
-                f"split.no {str(index)[:40]} (from 0) and split.count {str(count)[:40]}."
+                f"split.no {repr(index)[:40]} (from 0) and split.count {repr(count)[:40]}."
             )
     tensors = [tensor for header in headers for tensor in header.tensors]
     for record, header in zip(files, headers):
         announced = header.keys.get("split.tensors.count", len(tensors))
         if announced != len(tensors):
             raise GgufError(
-                f"{record['path']} announces {str(announced)[:40]} tensors for the whole set of {len(headers)} files, "
+                f"{record['path']} announces {repr(announced)[:40]} tensors for the whole set of {len(headers)} files, "
                 f"but {len(tensors)} are there."
             )
     seen: dict[str, str] = {}

@@ -296,6 +296,7 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
     if params["directory"]:
         opened = _headers.local_files(params["directory"])
     else:
+        # Proxies are in the process's environment already; naming them too would have every thread rewrite it.
         bundles = {name: os.environ[name] for name in CA_NAMES if os.environ.get(name)}
         options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
         opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)

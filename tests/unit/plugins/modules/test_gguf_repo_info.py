@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gguf_bytes as b
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
 
@@ -148,3 +149,72 @@ def test_module_refuses_names_that_leave_the_directory(hub):
     found = run_module(hub)
     assert found["failed"] is True
     assert "leaves its directory" in found["msg"]
+
+
+HEADER = b.whole(b.header(b.MODEL, b.ONE), 128)
+
+
+@pytest.fixture
+def three_quants(hub, tmp_path):
+    """The hub with a quant that is whole, one that lacks a shard and one whose header is none; and a folder for the cache."""
+    hub.files = {"M-Q4_K_M.gguf": HEADER, "M-Q8_0-00001-of-00002.gguf": HEADER, "M-Q2_K.gguf": b"<html>", "README.md": b"text"}
+    return tmp_path / "cache"
+
+
+def test_module_reads_headers_of_the_quants_that_are_named(hub, three_quants):
+    found = run_module(hub, headers=["q4_k_m"], cache_dir=str(three_quants))
+    assert found["changed"] is False
+    assert "header" not in found["quants"]["Q2_K"]
+    header = found["quants"]["Q4_K_M"]["header"]
+    assert (header["architecture"], header["bytes"], header["layers"]) == ("llama", 128, [{"experts": 0, "names": [], "rest": 0}])
+    (record,) = header["files"]
+    assert (record["path"], record["size"]) == ("M-Q4_K_M.gguf", len(HEADER))
+    assert Path(record["header"]).read_bytes() == HEADER[: record["header_bytes"]]
+    assert three_quants in Path(record["header"]).parents
+    assert len(hub.ranges()) == 1
+    assert run_module(hub, headers=["Q4_K_M"], cache_dir=str(three_quants))["quants"] == found["quants"]
+    assert len(hub.ranges()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("Q4_K", f"{REPO_ID} has no quant Q4_K. It has, smallest first: Q2_K, Q4_K_M, Q8_0.", id="unknown"),
+        pytest.param("Q8_0", "1 of 2 shards missing (2). Quants that are whole: Q2_K, Q4_K_M.", id="incomplete"),
+        pytest.param("Q2_K", "M-Q2_K.gguf is not a usable GGUF file: it ends too early", id="no header"),
+    ],
+)
+def test_module_tells_which_headers_it_cannot_read(hub, three_quants, name, told):
+    found = run_module(hub, headers=[name], cache_dir=str(three_quants))
+    assert found["failed"] is True
+    assert told in found["msg"]
+    assert found["msg"].startswith(f"{REPO_ID} at {hub.url} is refused. ")
+    assert "exception" not in found
+
+
+def test_module_looks_into_a_directory_and_asks_nobody(hub, three_quants, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, data in hub.files.items():
+        (folder / name).write_bytes(data)
+    found = run_module(hub, directory=str(folder), headers=["Q4_K_M"], cache_dir=str(three_quants))
+    assert hub.requests == []
+    assert found["endpoint"] == ""
+    assert len(found["commit"]) == 40
+    assert {name: quant["complete"] for name, quant in found["quants"].items()} == {"Q2_K": True, "Q4_K_M": True, "Q8_0": False}
+    assert found["quants"]["Q4_K_M"]["files"] == [{"path": "M-Q4_K_M.gguf", "size": len(HEADER), "sha256": None}]
+    assert found["quants"]["Q4_K_M"]["header"]["tensors"] == 1
+    assert [item["path"] for item in found["other"]] == ["README.md"]
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        pytest.param({"directory": "/nonexistent"}, "The directory /nonexistent does not exist on the controller.", id="no directory"),
+        pytest.param({"directory": "/", "repo_id": "../etc"}, "is not a repository", id="no repository"),
+    ],
+)
+def test_module_refuses_a_place_that_is_none(hub, params, told):
+    found = run_module(hub, **params)
+    assert found["failed"] is True
+    assert told in found["msg"]
