@@ -10,26 +10,30 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_text, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_text, _planner
 
 
 def fit_plan(
-    facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], listing: Optional[dict[str, Any]] = None
+    facts: dict[str, Any],
+    settings: dict[str, Any],
+    entry: dict[str, Any],
+    listing: Optional[dict[str, Any]] = None,
+    exact: Optional[dict[str, Any]] = None,
 ) -> dict[str, Any]:
     """The plan of one instance on one host."""
     if not isinstance(facts, Mapping) or "memory" not in facts:
         raise AnsibleFilterError("fit_plan needs the llama_hardware facts of a host: run onprem.llamacpp.hardware_facts first")
     try:
-        return _planner.plan(facts, settings, entry, listing)
-    except _planner.PlanError as error:
+        return _planner.plan(facts, settings, entry, listing, exact)
+    except _catalog.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
 
 
 def plan_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
     """The catalogue entry of a model."""
     try:
-        return _planner.find_entry(model, catalog)
-    except _planner.PlanError as error:
+        return _catalog.find_entry(model, catalog)
+    except _catalog.PlanError as error:
         raise AnsibleFilterError(str(error)) from error
 
 

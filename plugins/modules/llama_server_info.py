@@ -69,7 +69,9 @@ instances:
       type: dict
       returned: always
     actual:
-      description: The memory that the server took, in bytes by buffer and kind.
+      description:
+        - The memory that the server took, in bytes by buffer and kind, and C(devices) with what was planned for each and by how
+          many percent it was missed.
       type: dict
       returned: always
     active_state:

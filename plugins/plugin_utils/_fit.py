@@ -1,33 +1,28 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one quant takes on one host, by sizes: regime, placement, memory and disk. Pure; sizes are bytes.
+"""Judges one quant on one host: which regime it runs in, with which settings, and what it is short of. Pure; sizes are bytes.
 
-Capacity is what the host could give if the deployment that is to be replaced were stopped, so a host that is under load,
-or already serving, gets the same answer as an idle one.
+Regimes: C(vram), all weights on devices; C(resident), devices and memory hold everything; C(streaming), a part stays on disk.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._capacity import Capacity, capacity
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._sizing import Sizing, minimum_in_memory, size
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._speed import expected
 
-GRAIN = 256 * 2**20
-
-# Part of an uncatalogued model that must find room in memory for it to run at all with the rest on disk. The published
-# minima of the catalogued mixture-of-experts quants lie between 0.23 and 0.35 of their sizes.
-STREAMING_SHARE = 0.35
-# Part of an uncatalogued mixture of experts that is not experts, and scratch memory for each token computed at once: both
-# rough, until headers and the engine itself are asked.
-OFFLOAD_SHARE = 0.15
-COMPUTE_PER_TOKEN = 2 * 2**20
-EVERY_LAYER = 999
+MIB = 2**20
+PROMPT_CACHE_MIB = 8192
 
 
-def present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[str, dict[str, Any]]:
+def present(facts: Mapping[str, Any], repo_id: str, revision: str = "") -> dict[str, dict[str, Any]]:
     """Complete models of a repository on the host, by quant; the newest published wins, the deployed one before it."""
     deployed = {entry.get("document", {}).get("commit") for entry in facts.get("instances", [])}
     found = [entry for entry in facts.get("models", []) if entry["repo_id"] == repo_id and entry["complete"]]
@@ -37,118 +32,65 @@ def present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[str
     return {entry["quant"]: entry for entry in found}
 
 
-def capacities(facts: dict[str, Any], settings: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """Devices with the memory a deployment may use on each, and the same for the host."""
-    devices = []
-    for device in facts.get("devices", []):
-        usable = device["total"] - device.get("foreign", 0) - settings["vram_margin"]
-        devices.append({**device, "capacity": max(0, usable // GRAIN * GRAIN)})
-    host = max(0, (facts["memory"]["total"] - settings["ram_reserve"]) // GRAIN * GRAIN)
-    return devices, host
-
-
-class Needs(NamedTuple):
-    """What a quant takes, wherever it goes; bytes, but for the context's size in tokens."""
-
-    weights: int
-    context_size: int
-    context: int
-    compute: int
-    offload: int  # on devices, when every expert stays in host memory
-    streaming: int  # of host memory, to run at all with experts on disk
-
-
-def needs_of(quant: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> Needs:
-    """Sizes of a quant with the wished context; published minima where there are some, shares of the size elsewhere."""
-    wanted = settings["ctx_size"] or entry.get("context_default", 8192)
-    context_size = min(wanted, entry.get("context", wanted))
-    per_token = entry.get("context_bytes_per_token", {}).get(settings["cache_type_k"], 0)
-    context = per_token * math.ceil(context_size / 256) * 256
-    compute = settings["ubatch_size"] * COMPUTE_PER_TOKEN
-    offload = quant.get("vram_offload") or int(OFFLOAD_SHARE * quant["bytes"]) + context + compute
-    streaming = quant.get("ram_streaming") or int(STREAMING_SHARE * quant["bytes"])
-    return Needs(quant["bytes"], context_size, context, compute, offload, streaming)
-
-
-def base_placement(needs: Needs, settings: dict[str, Any], ram: int) -> dict[str, Any]:
-    """Everything on the CPU, with a prompt cache of an eighth of the memory at most."""
-    return {
-        "n_gpu_layers": 0,
-        "n_cpu_moe": None,
-        "override_tensors": None,
-        "tensor_split": None,
-        "ctx_size": needs.context_size,
-        **{key: settings[key] for key in ("cache_type_k", "cache_type_v", "parallel", "ubatch_size")},
-        "load_mode": "auto",
-        "repack": True,
-        "warmup": True,
-        "cache_ram_mib": min(8192, ram // 8 // 2**20),
-        "threads": settings.get("threads"),
-        "numa": settings.get("numa"),
-        "rpc_servers": settings.get("rpc_servers", []),
-    }
-
-
-class Place(NamedTuple):
-    """Where a quant would go: regime, placement, weights on the devices in bytes, and what to say about it."""
+class Regime(NamedTuple):
+    """How a sizing runs, what it is short of, what would make it fit, and what to say about it."""
 
     fit: str
-    placement: dict[str, Any]
-    on_devices: int
     short: list[str]
+    remedies: list[str]
     notes: list[str]
 
 
-def place(
-    name: str, needs: Needs, settings: dict[str, Any], entry: dict[str, Any], devices: list[dict[str, Any]], ram: int, total: int
-) -> Place:
-    """The fastest regime that a quant has room for: on devices, in memory, or streamed from disk.
-
-    Args:
-        name: the quant.
-        needs: its sizes.
-        settings: the wish and the policy.
-        entry: the catalogue entry.
-        devices: with their capacities.
-        ram: capacity of the host, bytes.
-        total: all of the host's memory, bytes.
-    """
-    placement = base_placement(needs, settings, ram)
-    vram = sum(device["capacity"] for device in devices)
-    notes: list[str] = [] if devices else ["no device: planned on the CPU"]
-    if devices and needs.weights + needs.context + needs.compute * len(devices) <= vram:
-        placement["n_gpu_layers"] = EVERY_LAYER
-        return Place("vram", placement, needs.weights, [], notes)
-    on_devices = 0
-    if devices and entry.get("experts") and needs.offload <= vram:
-        on_devices = min(max(0, needs.offload - needs.context - needs.compute), needs.weights)
-        placement.update(n_gpu_layers=EVERY_LAYER, n_cpu_moe=entry.get("layers") or "all")
-    elif devices:
-        wanted = f"{amount(needs.offload)} of it beside its experts" if entry.get("experts") else amount(needs.weights + needs.context)
-        notes.append(f"the devices give {amount(vram)}, {name} needs {wanted}: planned on the CPU")
-    in_ram = needs.weights - on_devices + needs.context + needs.compute
-    if in_ram <= ram:
-        if in_ram + placement["cache_ram_mib"] * 2**20 > ram:
-            placement["cache_ram_mib"] = 0
-        return Place("resident", placement, on_devices, [], notes)
-    if total >= needs.streaming and needs.context + needs.compute <= ram:
+def regime(name: str, quant: Mapping[str, Any], found: Sizing, room: Capacity) -> Regime:
+    """The fastest regime there is memory for; the settings that go with it are put into the placement."""
+    placement = found.placement
+    notes: list[str] = []
+    on_ram = found.in_ram + sum(sum(share.values()) for share, device in zip(found.devices, room.devices) if device.get("unified"))
+    over = found.in_ram if not found.offloaded else on_ram
+    if found.everything_on_devices and over <= room.ram:
+        _keep_prompts(found, room, over)
+        return Regime("vram", [], [], notes)
+    if over <= room.ram:
+        _keep_prompts(found, room, over)
+        # Reading into memory of its own lets the engine repack the weights and never fault a page in again.
+        placement["load_mode"] = "none"
+        return Regime("resident", [], [], notes)
+    floor = minimum_in_memory(quant, found)
+    if room.ram_total >= floor and found.host["context"] + found.host["compute"] <= room.ram:
         # Only a mapped file can be larger than the memory; what would copy or touch all of it is left out.
         placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
-        notes.append(f"{amount(in_ram - ram)} of the weights stay on disk: expect the speed of the disk")
-        return Place("streaming", placement, on_devices, [], notes)
-    short = f"memory: {name} needs {amount(needs.streaming)} of host memory even with its experts on disk, the host has {amount(total)}"
-    return Place("none", placement, on_devices, [short], notes)
+        notes.append(f"{amount(over - room.ram)} of the weights stay on disk: expect the speed of the disk")
+        return Regime("streaming", [], [], notes)
+    needed = max(floor, found.host["context"] + found.host["compute"])
+    short = [f"memory: {name} needs {amount(needed)} of host memory even with its experts on disk, the host has {amount(room.ram_total)}"]
+    return Regime("none", short, [f"{amount(needed)} of host memory, {amount(needed - room.ram_total)} more than there is"], notes)
+
+
+def _keep_prompts(found: Sizing, room: Capacity, used: int) -> None:
+    """Gives the prompt cache what is left, an eighth of the memory at most."""
+    wanted = min(PROMPT_CACHE_MIB, room.ram // 8 // MIB)
+    found.placement["cache_ram_mib"] = wanted if used + wanted * MIB <= room.ram else 0
+    found.host["cache"] = found.placement["cache_ram_mib"] * MIB
+
+
+def device_notes(name: str, quant: Mapping[str, Any], found: Sizing, room: Capacity) -> list[str]:
+    """Why a device is not used, or not fully."""
+    if not room.devices:
+        return ["no device: planned on the CPU"]
+    if found.offloaded:
+        return []
+    wanted = f", {name} needs {amount(quant['vram_offload'])} beside its experts" if quant.get("vram_offload") else ""
+    return [f"the devices give {amount(room.vram)}{wanted or ', too little for ' + name}: planned on the CPU"]
 
 
 def disk_room(
-    name: str, quant: dict[str, Any], facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]
+    name: str, quant: Mapping[str, Any], facts: Mapping[str, Any], settings: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> tuple[int, dict[str, Any], list[str]]:
     """Bytes still to fetch, room required and free, and what is short. A model that is there needs no room."""
-    size = quant["bytes"]
     here = name in present(facts, entry["repo_id"], quant["commit"])
     begun = [other["bytes"] for other in facts.get("partial_models", []) if (other["commit"], other["quant"]) == (quant["commit"], name)]
-    remaining = 0 if here else max(0, size - sum(begun))
-    buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, size // 20))
+    remaining = 0 if here else max(0, quant["bytes"] - sum(begun))
+    buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, quant["bytes"] // 20))
     required = remaining + buffer if remaining else 0
     disk = next((other for other in facts.get("disks", []) if other["path"] == settings["model_root"]), None)
     room = {"path": settings["model_root"], "required": required, "free": disk["free"] if disk else 0}
@@ -161,58 +103,97 @@ def disk_room(
     return remaining, room, [short]
 
 
-def memory_of(needs: Needs, found: Place, devices: list[dict[str, Any]], ram: int, total: int) -> dict[str, Any]:
-    """Bytes on every device, shared by capacity, and on the host, with what is left of each."""
-    vram = sum(device["capacity"] for device in devices)
-    offloaded = found.placement["n_gpu_layers"] > 0
+def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict[str, Any]:
+    """Bytes on every device and on the host, with what is left of each; the devices in use go by their engine's names."""
+    names = {device["uuid"]: device["engine_name"] for device in used}
     shares = []
-    for device in devices:
-        part = {"weights": 0, "context": 0, "compute": needs.compute if offloaded else 0}
-        if vram:
-            part["weights"] = found.on_devices * device["capacity"] // vram
-            part["context"] = needs.context * device["capacity"] // vram if offloaded else 0
-        identity = {key: device[key] for key in ("uuid", "engine_name", "total", "capacity")}
+    for device, part in zip(room.devices, found.devices):
+        identity = {key: device.get(key, "") for key in ("uuid", "engine_name", "name", "total", "capacity")}
+        identity["engine_name"] = names.get(device["uuid"], device["engine_name"])
         shares.append({**identity, **part, "headroom": device["capacity"] - sum(part.values())})
-    host = {
-        "weights": needs.weights - found.on_devices,
-        "context": 0 if offloaded else needs.context,
-        "compute": needs.compute,
-        "cache": found.placement["cache_ram_mib"] * 2**20,
-    }
-    return {"devices": shares, "host": {**host, "total": total, "capacity": ram, "headroom": ram - sum(host.values())}}
+    held = {"total": room.ram_total, "capacity": room.ram, "headroom": room.ram - sum(found.host.values())}
+    return {"devices": shares, "host": {**found.host, **held}}
 
 
-def assess(name: str, quant: dict[str, Any], facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """Where one quant would go on one host: regime, placement, memory, disk and what is short."""
-    devices, ram = capacities(facts, settings)
-    total = facts["memory"]["total"]
-    needs = needs_of(quant, settings, entry)
-    found = place(name, needs, settings, entry, devices, ram, total)
-    fit, short, notes = found.fit, list(found.short), list(found.notes)
-    if settings.get("require_gpu") and found.placement["n_gpu_layers"] == 0:
+def used_devices(found: Sizing, room: Capacity) -> list[dict[str, Any]]:
+    """The devices that hold a part of the model, as their engine will number them."""
+    used = [device for device, share in zip(room.devices, found.devices) if found.offloaded and share["weights"]]
+    # The unit shows a CUDA server only its own devices, so they are counted anew.
+    return [{**device, "engine_name": f"CUDA{number}"} if device["kind"] == "cuda" else device for number, device in enumerate(used)]
+
+
+def assess(
+    name: str,
+    quant: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    entry: Mapping[str, Any],
+    exact: Optional[Mapping[str, Any]] = None,
+) -> dict[str, Any]:
+    """Where one quant would go on one host: regime, placement, memory, disk, speed and what is short."""
+    room = capacity(facts, settings)
+    refused = bool(exact and exact.get("asked") and not exact.get("fits"))
+    answered = exact if exact and exact.get("asked") and exact.get("fits") else None
+    found = _as_answered(quant, settings, entry, room, answered) if answered else size(quant, settings, entry, room, on_cpu=refused)
+    judged = regime(name, quant, found, room)
+    fit, short, remedies = judged.fit, list(judged.short), list(judged.remedies)
+    notes = [*device_notes(name, quant, found, room), *judged.notes]
+    if refused:
+        notes.insert(0, "the engine finds no placement that fits the devices")
+    if settings.get("require_gpu") and not found.offloaded:
         fit = "none"
-        vram = sum(device["capacity"] for device in devices)
-        short.append(f"device: a GPU is required (llama_plan_require_gpu), {len(devices)} found with {amount(vram)} to use")
+        short.append(f"device: a GPU is required (llama_plan_require_gpu), {len(room.devices)} found with {amount(room.vram)} to use")
+        remedies.append(f"a device with {amount(quant['vram_offload'])}" if quant.get("vram_offload") else "a larger device")
+    devices = used_devices(found, room)
+    if settings.get("require_driver") and any(device.get("driver") is False for device in devices):
+        short.append("device: no driver serves it: install the NVIDIA driver, or set llama_plan_backend to cpu")
     if settings.get("placement"):
         found.placement.update(settings["placement"])
         notes.append("placement as told: " + ", ".join(f"{key}={value}" for key, value in sorted(settings["placement"].items())))
-    remaining, room, full = disk_room(name, quant, facts, settings, entry)
-    short += full
+    split = found.placement["tensor_split"]
+    if split and len(devices) < len(split):
+        kept = [share for share in split if share]
+        found.placement["tensor_split"] = kept if len(kept) > 1 else None
+    remaining, disk, full = disk_room(name, quant, facts, settings, entry)
     return {
         "quant": name,
         "bytes": quant["bytes"],
+        "basis": found.basis,
         "fit": fit,
-        "short_of": short,
-        "notes": notes,
-        "offloaded": found.placement["n_gpu_layers"] > 0,
+        "short_of": short + full,
+        "remedies": remedies,
+        "notes": [*room.notes, *notes],
+        "offloaded": found.offloaded,
         "placement": found.placement,
-        "memory": memory_of(needs, found, devices, ram, total),
-        "disk": room,
+        "devices": devices,
+        "memory": memory_of(found, room, devices),
+        "disk": disk,
         "download": {
             "bytes": quant["bytes"],
             "present": quant["bytes"] - remaining,
             "remaining": remaining,
             "eta_seconds": math.ceil(remaining * 8 / settings["link_bits_per_second"]),
         },
-        "usable": fit != "none" and not short,
+        "expected": expected(found, room, quant, _benchmark(facts, settings, name, quant)),
+        "usable": fit != "none" and not short and not full,
     }
+
+
+def _as_answered(
+    quant: Mapping[str, Any], settings: Mapping[str, Any], entry: Mapping[str, Any], room: Capacity, exact: Mapping[str, Any]
+) -> Sizing:
+    """The sizing that an engine answered with; it was asked about the devices that were planned, the others stay empty."""
+    asked = {share["uuid"]: number for number, share in enumerate(exact["devices"])}
+    found = size(quant, settings, entry, room._replace(devices=[d for d in room.devices if d["uuid"] in asked]), exact=exact)
+    nothing = {"weights": 0, "context": 0, "compute": 0}
+    shares = [found.devices[asked[device["uuid"]]] if device["uuid"] in asked else nothing for device in room.devices]
+    return found._replace(devices=shares)
+
+
+def _benchmark(facts: Mapping[str, Any], settings: Mapping[str, Any], name: str, quant: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured on this host of this very quant."""
+    for instance in facts.get("instances", []):
+        measured = instance.get("benchmark") or {}
+        if instance["name"] == settings["instance"] and (measured.get("quant"), measured.get("commit")) == (name, quant["commit"]):
+            return measured
+    return {}

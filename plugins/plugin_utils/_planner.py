@@ -1,51 +1,27 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Decides what a host can serve, by sizes: facts and a wish in, a plan with reasons out. No I/O.
+"""Decides what a host can serve: facts and a wish in, a plan with reasons out. No I/O.
 
 What each quant takes is told by ``_fit``; here is chosen among them. Sizes are bytes.
 """
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import REPO_ID
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, capacities, present
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
 
 # What a user may order about a placement; the room that a plan finds is not among them.
 ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
     *("ram_reserve", "vram_margin", "require_gpu"),
 )
-
-
-class PlanError(ValueError):
-    """A wish that cannot be planned at all, in one sentence for the user."""
-
-
-def find_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
-    """The catalogue entry of a model; C(org/repo) works without one.
-
-    Raises:
-        PlanError: the name is neither a key of the catalogue nor C(org/repo).
-    """
-    if model in catalog:
-        entry = catalog[model]
-        if not isinstance(entry, dict) or not entry.get("repo_id"):
-            raise PlanError(f"the catalogue entry {model!r} has no repo_id")
-        return {"alias": model, **entry}
-    if REPO_ID.match(model):
-        for key, entry in catalog.items():
-            if entry.get("repo_id") == model:
-                return {"alias": key, **entry}
-        return {"alias": model.split("/")[1], "repo_id": model}
-    near = difflib.get_close_matches(model, list(catalog), n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise PlanError(f"model {model!r} is not known: {hint}the catalogue has {', '.join(sorted(catalog))}; any repository works as org/repo")
+REGIMES = ("vram", "resident", "streaming")
 
 
 def _instance(facts: dict[str, Any], name: str) -> dict[str, Any]:
@@ -93,6 +69,7 @@ def quant_table(
         if offered["complete"]:
             table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "basis": "catalog", "files": offered["files"]}
             table[name]["commit"] = listing["commit"]
+            table[name]["header"] = offered.get("header")
     return dict(sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0])))
 
 
@@ -140,11 +117,19 @@ def decide(
     if settings["quant_policy"] == "force":
         return wanted, "accept", [*short, "deployed all the same: quant_policy is force"]
     smaller = [name for name, found in assessed.items() if found["usable"] and found["bytes"] < assessed[wanted]["bytes"]]
-    if not smaller:
-        return wanted, "refuse", [*short, "no smaller quant fits either: choose another host or model"]
-    if settings["quant_policy"] == "downgrade":
+    if smaller and settings["quant_policy"] == "downgrade":
         return smaller[-1], "downgrade", [*short, f"{smaller[-1]} is the largest quant that fits"]
-    return wanted, "refuse", [*short, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]
+    reasons = [*short, *(f"it would fit with {remedy}" for remedy in assessed[wanted]["remedies"]), *fitting(assessed)]
+    if not smaller:
+        return wanted, "refuse", [*reasons, "no smaller quant fits either: choose another host or model"]
+    return wanted, "refuse", [*reasons, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]
+
+
+def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
+    """The largest quant that the host can run in each regime, in a sentence."""
+    largest = {found["fit"]: name for name, found in assessed.items() if found["usable"]}
+    told = [f"{regime} {largest[regime]} ({amount(assessed[largest[regime]]['bytes'])})" for regime in REGIMES if regime in largest]
+    return [f"the largest that fit here: {', '.join(told)}"] if told else []
 
 
 def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -161,15 +146,20 @@ def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
 
 
 def plan(
-    facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], listing: Optional[dict[str, Any]] = None
+    facts: dict[str, Any],
+    settings: dict[str, Any],
+    entry: dict[str, Any],
+    listing: Optional[dict[str, Any]] = None,
+    exact: Optional[dict[str, Any]] = None,
 ) -> dict[str, Any]:
     """The plan of one instance on one host.
 
     Args:
         facts: C(llama_hardware) of the host.
         settings: the wish and the policy, as the role llama_plan gathers them.
-        entry: the catalogue entry from M(find_entry).
+        entry: the catalogue entry from find_entry.
         listing: what gguf_repo_info returned for the repository, when it was asked.
+        exact: what llama_fit_info returned, with the C(quant) that it was asked about.
 
     Raises:
         PlanError: the wish cannot be understood. A wish that is understood but does not fit is a plan with verdict refuse.
@@ -178,19 +168,50 @@ def plan(
         raise PlanError(f"quant_policy {settings['quant_policy']!r} is not known: it is refuse, downgrade or force")
     kept = _kept_plan(facts, settings)
     table = quant_table(facts, settings, entry, listing or {})
-    assessed = {name: assess(name, quant, facts, settings, entry) for name, quant in table.items()}
+    asked = exact["quant"] if exact and exact.get("asked") else ""
+    assessed = {name: _assess(name, quant, facts, settings, entry, exact if name == asked else None) for name, quant in table.items()}
     broken = {name: quant.get("problem", "") for name, quant in (listing or {}).get("quants", {}).items() if not quant["complete"]}
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:
         name, verdict, reasons = decide(settings, entry, assessed, broken, bool(facts.get("devices")))
+    found, quant = assessed.get(name), table.get(name, {})
+    result = _result(facts, settings, entry, quant, found)
+    result["alternatives"] = [_alternative(other) for other in assessed.values()]
+    result = keep_placement(result, kept)
+    header = quant.get("header") or {}
+    result["advisories"] = _advisories.concerning(
+        settings.get("advisories", []),
+        result,
+        header.get("architecture") or entry.get("architecture", ""),
+        list(header.get("types", [])),
+        int(settings.get("engine_number") or 0),
+    )
     problems = host_problems(facts, settings)
+    if settings["quant_policy"] != "force":
+        problems += [f"advisory {entry['id']}: {entry['text']}" for entry in result["advisories"] if entry["severity"] == "error"]
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
-    found = assessed.get(name)
-    quant = table.get(name, {})
-    result: dict[str, Any] = {
-        "schema_version": 1,
+    return {**result, "verdict": verdict, "reasons": reasons}
+
+
+def _assess(name: str, quant: dict[str, Any], *more: Any) -> dict[str, Any]:
+    try:
+        return assess(name, quant, *more)
+    except ValueError as error:
+        raise PlanError(f"{name} cannot be sized: {error}") from error
+
+
+def _result(
+    facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], quant: dict[str, Any], found: Optional[dict[str, Any]]
+) -> dict[str, Any]:
+    """The plan without what follows from comparing quants."""
+    backend = settings["backend"]
+    devices = found["devices"] if found else []
+    if backend == "auto":
+        backend = "cuda" if devices else "cpu"
+    return {
+        "schema_version": 2,
         "host": facts.get("hostname", ""),
         "instance": settings["instance"],
         "wish": _wish_hash(settings),
@@ -201,37 +222,35 @@ def plan(
         "endpoint": settings["endpoint"],
         "commit": quant.get("commit", ""),
         "quant_requested": settings["quant"],
-        "quant": name if found else "",
+        "quant": found["quant"] if found else "",
         "files": quant.get("files", []),
-        "verdict": verdict,
         "fit": found["fit"] if found else "none",
-        "basis": quant.get("basis", "catalog"),
-        "reasons": reasons,
+        "basis": found["basis"] if found else "catalog",
+        "kept": False,
         "notes": found["notes"] if found else [],
-        "engine_backend": settings["backend"],
+        "engine_backend": backend,
         "placement": found["placement"] if found else {},
+        "devices": devices,
         "memory": found["memory"] if found else {"devices": [], "host": {}},
         "disk": found["disk"] if found else {},
         "download": found["download"] if found else {},
-        "expected": {"tokens_per_second": quant.get("tokens_per_second"), "basis": "guide" if quant.get("tokens_per_second") else "none"},
+        "expected": found["expected"] if found else {"tokens_per_second": None, "low": None, "high": None, "basis": "none"},
         "quality": quant.get("quality", {}),
+        "guide": {key: quant[key] for key in ("bits", "ram_streaming", "vram_offload", "tokens_per_second") if key in quant},
         "sampling": entry.get("sampling", {}),
-        "advisories": [],
-        "alternatives": [
-            {
-                "quant": other["quant"],
-                "bytes": other["bytes"],
-                "verdict": "accept" if other["usable"] else "refuse",
-                "fit": other["fit"],
-                "short_of": "; ".join(other["short_of"]),
-            }
-            for other in assessed.values()
-        ],
     }
-    result["devices"] = capacities(facts, settings)[0] if result["placement"].get("n_gpu_layers") else []
-    if settings["backend"] == "auto":
-        result["engine_backend"] = "cuda" if result["devices"] else "cpu"
-    return keep_placement(result, kept)
+
+
+def _alternative(other: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "quant": other["quant"],
+        "bytes": other["bytes"],
+        "verdict": "accept" if other["usable"] else "refuse",
+        "fit": other["fit"],
+        "short_of": "; ".join(other["short_of"]),
+        "expected": other["expected"],
+        "eta_seconds": other["download"]["eta_seconds"],
+    }
 
 
 def keep_placement(result: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -242,4 +261,4 @@ def keep_placement(result: dict[str, Any], kept: dict[str, Any]) -> dict[str, An
     for share in kept["memory"]["devices"]:
         if share["weights"] + share["context"] + share["compute"] > room.get(share["uuid"], 0):
             return result
-    return {**result, **{key: kept[key] for key in ("placement", "memory", "fit", "devices")}}
+    return {**result, "kept": True, **{key: kept[key] for key in ("placement", "memory", "fit", "devices", "basis")}}

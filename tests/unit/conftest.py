@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / ".collections"))
+sys.path.insert(0, str(ROOT / "tests" / "models"))
 
 
 @pytest.fixture
@@ -26,7 +27,8 @@ def run_module() -> Callable[..., tuple[int, dict[str, Any]]]:
     def run(name: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
         program = f"from ansible_collections.onprem.llamacpp.plugins.modules import {name}; {name}.main()"
         done = subprocess.run(
-            [sys.executable, "-c", program, json.dumps({"ANSIBLE_MODULE_ARGS": arguments})],
+            [sys.executable, "-c", program],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             env={**os.environ, "PYTHONPATH": str(ROOT / ".collections")},
             capture_output=True,
             text=True,
@@ -36,3 +38,11 @@ def run_module() -> Callable[..., tuple[int, dict[str, Any]]]:
         return done.returncode, json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shape_models() -> dict[str, Any]:
+    """The model families of tests/models/shapes.py in their real sizes, by name."""
+    import fit_combinations  # noqa: PLC0415 - needs gguf and numpy, which few tests do
+
+    return fit_combinations.models()

@@ -15,7 +15,7 @@ import subprocess
 import time
 from typing import Any, Callable, Optional
 
-from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, write_json
+from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
 from .host import MIB, Systemd, death, process_progress
 
 POLL_SECONDS = 0.5
@@ -90,6 +90,18 @@ def buffers(lines: list[str]) -> dict[str, dict[str, int]]:
             kinds = found.setdefault(match["buffer"], {})
             kinds[match["kind"]] = kinds.get(match["kind"], 0) + round(float(match["mib"]) * MIB)
     return found
+
+
+def compared(planned: list[Document], found: dict[str, dict[str, int]]) -> list[Document]:
+    """Bytes planned and taken on each device that the log tells of, and how far the plan was off in percent."""
+    told = []
+    for share in planned:
+        taken = sum(sum(kinds.values()) for name, kinds in found.items() if sees(share["engine_name"], [name]))
+        wanted = sum(int(share[part]) for part in ("weights", "context", "compute"))
+        if taken and wanted:
+            error = round(100 * (taken - wanted) / wanted, 1)
+            told.append({"engine_name": share["engine_name"], "planned": wanted, "actual": taken, "error_percent": error})
+    return told
 
 
 def sees(name: str, seen: list[str]) -> bool:
@@ -205,8 +217,14 @@ class Gate:
     def _memory(self, request: Document, result: Document) -> None:
         """Record the memory that the server took, and check that the planned devices hold some of it."""
         found = buffers(self.systemd.log(self.systemd.show().get("InvocationID", "")))
-        document = {"schema_version": SCHEMA_VERSION, "deployment": self.deployment, "collected_at": now(), "buffers": found}
-        write_json(self.layout.recorded / self.deployment / "actual.json", document)
+        folder = self.layout.recorded / self.deployment
+        plan = read_json(folder / "plan.json")
+        shares = [share for share in plan.get("memory", {}).get("devices", []) if share.get("engine_name") in request["devices"]]
+        devices = compared(shares, found)
+        document = {"schema_version": SCHEMA_VERSION, "deployment": self.deployment, "collected_at": now()}
+        write_json(folder / "actual.json", {**document, "buffers": found, "devices": devices})
+        for share in devices:
+            self.tell(f"{share['engine_name']} takes {share['actual'] / 1e9:.2f} GB, {share['error_percent']:+.1f} % against the plan")
         if request["devices"]:
             seen = list(found) or self._listed()
             missing = [name for name in request["devices"] if not sees(name, seen)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _fit, _plan_text, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _capacity, _catalog, _plan_text, _planner
 
 ROOT = Path(__file__).resolve().parents[4]
 CATALOG = yaml.safe_load((ROOT / "roles/llama_plan/vars/catalog/kimi.yml").read_text())["_llama_plan_catalog_kimi"]
@@ -205,13 +205,13 @@ def test_the_listing_beats_the_catalogue() -> None:
     ],
 )
 def test_an_unknown_model_names_the_nearest(model: str, part: str) -> None:
-    with pytest.raises(_planner.PlanError, match=part.replace("?", r"\?")):
-        _planner.find_entry(model, CATALOG)
+    with pytest.raises(_catalog.PlanError, match=part.replace("?", r"\?")):
+        _catalog.find_entry(model, CATALOG)
 
 
 def test_a_repository_works_without_an_entry() -> None:
-    assert _planner.find_entry("org/Some-Model-GGUF", CATALOG) == {"alias": "Some-Model-GGUF", "repo_id": "org/Some-Model-GGUF"}
-    assert _planner.find_entry("unsloth/Kimi-K2-Thinking-GGUF", CATALOG)["alias"] == "kimi-k2-thinking"
+    assert _catalog.find_entry("org/Some-Model-GGUF", CATALOG) == {"alias": "Some-Model-GGUF", "repo_id": "org/Some-Model-GGUF"}
+    assert _catalog.find_entry("unsloth/Kimi-K2-Thinking-GGUF", CATALOG)["alias"] == "kimi-k2-thinking"
 
 
 REPOSITORY = listing(UD__Q2_K_XL=381 * 10**9, UD__TQ1_0=245 * 10**9, UD__Q4_K_XL=588 * 10**9)
@@ -294,9 +294,9 @@ def test_required_gpu() -> None:
 
 
 def test_capacity_is_a_multiple_of_256_mib() -> None:
-    devices, ram = _fit.capacities(host(100.123456789, [device(15109)]), wish())
-    assert ram % (256 * 2**20) == 0
-    assert devices[0]["capacity"] % (256 * 2**20) == 0
+    room = _capacity.capacity(host(100.123456789, [device(15109)]), wish())
+    assert room.ram % (256 * 2**20) == 0
+    assert room.devices[0]["capacity"] % (256 * 2**20) == 0
 
 
 def test_plan_in_words() -> None:

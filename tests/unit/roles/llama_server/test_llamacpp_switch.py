@@ -272,6 +272,18 @@ def test_gate_records_what_it_saw(host):
     assert actual["buffers"] == {"CPU_Mapped": {"model": 171 * 2**20}, "CUDA0": {"model": 512 * 2**20, "KV": 64 * 2**20}}
 
 
+def test_gate_compares_the_memory_with_the_plan(host):
+    host.deploy(NEW, devices=["CUDA0"])
+    shares = [
+        {"engine_name": "CUDA0", "weights": 500 * 2**20, "context": 64 * 2**20, "compute": 0},
+        {"engine_name": "CUDA1", "weights": 0, "context": 0, "compute": 0},
+    ]
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": shares}})
+    host.run(NEW)
+    told = {"engine_name": "CUDA0", "planned": 564 * 2**20, "actual": 576 * 2**20, "error_percent": 2.1}
+    assert host.record(NEW, "actual.json")["devices"] == [told]
+
+
 FAILURES = {
     "crash": ("crash", "ended by itself: exit status 1"),
     "no-start": ("does not start", "did not start"),

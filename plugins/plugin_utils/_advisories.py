@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which advisories concern a plan. They are data; a condition that is not given holds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
+
+SEVERITIES = ("info", "warning", "error")
+CONDITIONS = (
+    "architecture",
+    "quant",
+    "backend",
+    "build_below",
+    "tensor_type",
+    "capability_below",
+    "experts_on_host",
+    "mixed_cache",
+    "slots",
+)
+
+
+def concerning(
+    advisories: Sequence[Mapping[str, Any]], plan: Mapping[str, Any], architecture: str, types: Sequence[str], build: int
+) -> list[dict[str, str]]:
+    """The advisories whose conditions all hold, the gravest first.
+
+    Args:
+        advisories: ``{id, severity, when, text, source}``.
+        plan: the plan so far.
+        architecture: of the model, as its header or the catalogue says; empty when neither does.
+        types: tensor types of the quant, when its header was read.
+        build: number of the engine's build; 0 when it is not known.
+
+    Raises:
+        PlanError: an advisory cannot be understood.
+    """
+    found = [
+        {key: str(entry.get(key, "")) for key in ("id", "severity", "text", "source")}
+        for entry in map(_checked, advisories)
+        if _holds(entry.get("when") or {}, plan, architecture, types, build)
+    ]
+    return sorted(found, key=lambda entry: -SEVERITIES.index(entry["severity"]))
+
+
+def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = entry.get("id")
+    if not name or not entry.get("text") or entry.get("severity") not in SEVERITIES:
+        raise PlanError(f"the advisory {name or dict(entry)!r} needs an id, a text, and a severity of {', '.join(SEVERITIES)}")
+    unknown = sorted(set(entry.get("when") or {}) - set(CONDITIONS))
+    if unknown:
+        raise PlanError(f"the advisory {name!r} has the condition {unknown[0]}, which is none of {', '.join(CONDITIONS)}")
+    return entry
+
+
+def _holds(when: Mapping[str, Any], plan: Mapping[str, Any], architecture: str, types: Sequence[str], build: int) -> bool:
+    place = plan["placement"]
+    capabilities = [float(device.get("compute_capability") or 99) for device in plan["devices"]]
+    tests = {
+        "architecture": lambda wanted: architecture == wanted,
+        "quant": lambda wanted: fnmatchcase(plan["quant"], wanted),
+        "backend": lambda wanted: plan["engine_backend"] == wanted,
+        "build_below": lambda wanted: 0 < build < wanted,
+        "tensor_type": lambda wanted: wanted in types,
+        "capability_below": lambda wanted: any(capability < wanted for capability in capabilities),
+        "experts_on_host": lambda wanted: bool(place.get("n_cpu_moe")) is wanted,
+        "mixed_cache": lambda wanted: (place.get("cache_type_k") != place.get("cache_type_v")) is wanted,
+        # Recurrent models divide a micro batch among the slots without a rest, or the engine stops.
+        "slots": lambda wanted: wanted == "uneven" and place.get("ubatch_size", 512) % max(1, place.get("parallel", 1)) != 0,
+    }
+    return bool(place) and all(tests[condition](wanted) for condition, wanted in when.items())

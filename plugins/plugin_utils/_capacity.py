@@ -1,0 +1,118 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a deployment may use of a host if the one it replaces were stopped. Pure; sizes are bytes.
+
+Never memory that happens to be free: a host under load, or already serving, gets the same answer as an idle one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+
+GRAIN = 256 * 2**20
+# Of memory bandwidth where neither the host nor a table says it: two channels of DDR4, the slowest card in use.
+RAM_BANDWIDTH = 40 * 10**9
+DEVICE_BANDWIDTH = 300 * 10**9
+DISK_BANDWIDTH = 2 * 10**9
+ROTATING_BANDWIDTH = 150 * 10**6
+
+
+class Capacity(NamedTuple):
+    """What a plan may fill, how fast it is read, and what to say about it."""
+
+    devices: list[dict[str, Any]]  # facts of each, with its C(capacity)
+    ram: int
+    ram_total: int
+    ram_bandwidth: int
+    disk_bandwidth: int
+    notes: list[str]
+
+    @property
+    def vram(self) -> int:
+        return sum(device["capacity"] for device in self.devices)
+
+
+def capacity(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Capacity:
+    """The host's devices and memory, less what strangers and other instances hold and what is kept free."""
+    notes: list[str] = []
+    neighbours = [
+        entry.get("plan") or {}
+        for entry in facts.get("instances", [])
+        if entry["name"] != settings["instance"] and entry.get("active") == "active"
+    ]
+    total = facts["memory"]["total"]
+    limit = facts["memory"].get("cgroup_limit")
+    if limit and limit < total:
+        notes.append(f"memory is limited to {amount(limit)} of {amount(total)} by a control group")
+        total = limit
+    ram = _grain(total - settings["ram_reserve"] - sum(_host_share(plan) for plan in neighbours))
+    devices = []
+    for device in _visible(facts.get("devices", []), notes):
+        uuid = device["uuid"] or device.get("pci_address", "")
+        taken = sum(_device_share(plan, uuid) for plan in neighbours)
+        usable = _grain(device["total"] - device.get("foreign", 0) - taken - settings["vram_margin"])
+        if device.get("unified"):
+            usable = min(usable, ram)
+        devices.append({**device, "uuid": uuid, "capacity": usable})
+        notes += _device_notes(device)
+    if neighbours:
+        notes.append(f"{len(neighbours)} other instance(s) of this host are left their memory")
+    return Capacity(
+        devices=devices,
+        ram=ram,
+        ram_total=total,
+        ram_bandwidth=(facts["memory"].get("bandwidth") or {}).get("bytes_per_second") or RAM_BANDWIDTH,
+        disk_bandwidth=_disk_bandwidth(facts, settings["model_root"]),
+        notes=notes,
+    )
+
+
+def _grain(size: int) -> int:
+    return max(0, size // GRAIN * GRAIN)
+
+
+def _visible(devices: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
+    """The devices one process can use: of MIG instances a single one."""
+    parts = [device for device in devices if device.get("mig_parent")]
+    if not parts:
+        return devices
+    largest = max(parts, key=lambda device: device["total"])
+    notes.append(f"CUDA gives a process one MIG instance: {largest['name']} of {len(parts)} is planned")
+    return [largest]
+
+
+def _device_notes(device: Mapping[str, Any]) -> list[str]:
+    found = []
+    held = sorted((entry for entry in device.get("processes", []) if not entry["ours"]), key=lambda entry: -entry["bytes"])
+    if held:
+        who = ", ".join(f"{entry['name']} (PID {entry['pid']}) {amount(entry['bytes'])}" for entry in held[:3])
+        found.append(f"{device['engine_name']}: {amount(device['foreign'])} of {amount(device['total'])} are held by other programs: {who}")
+    if device.get("driver") is False:
+        found.append(f"{device['name']} at {device['pci_address']} has no driver yet: planned by its type")
+    if device.get("virtual"):
+        found.append(f"{device['name']} is a virtual GPU: its licence and its host decide its speed")
+    return found
+
+
+def _device_share(plan: Mapping[str, Any], uuid: str) -> int:
+    return sum(
+        share["weights"] + share["context"] + share["compute"]
+        for share in (plan.get("memory") or {}).get("devices", [])
+        if share["uuid"] == uuid
+    )
+
+
+def _host_share(plan: Mapping[str, Any]) -> int:
+    """What an instance holds of the host's memory for good; mapped weights that are streamed can be read again."""
+    host = (plan.get("memory") or {}).get("host") or {}
+    parts = ("context", "compute", "cache") if plan.get("fit") == "streaming" else ("weights", "context", "compute", "cache")
+    return sum(host.get(part, 0) for part in parts)
+
+
+def _disk_bandwidth(facts: Mapping[str, Any], path: str) -> int:
+    disk: Mapping[str, Any] = next((entry for entry in facts.get("disks", []) if entry["path"] == path), {})
+    return disk.get("sequential_read") or (ROTATING_BANDWIDTH if disk.get("rotational") else DISK_BANDWIDTH)

@@ -1,0 +1,177 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Plans from headers and from an engine's answer: placement, settings, speed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from test_planner import A100, K2, T4, device, host, listing, wish
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _planner
+
+GIB = 2**30
+QUANT = "UD-Q2_K_XL"
+
+
+def offer(model: Any, quant: str = QUANT) -> dict[str, Any]:
+    """A repository that holds one quant whose header was read."""
+    found = listing(**{quant.replace("-", "__"): model.header["bytes"]})
+    found["quants"][quant]["header"] = model.header
+    return found
+
+
+def planned(model: Any, facts: dict[str, Any], exact: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return _planner.plan(facts, wish(**changes), K2, offer(model), exact)
+
+
+@pytest.mark.parametrize(
+    ("facts", "fit", "placement"),
+    [
+        pytest.param(host(101, T4), "streaming", {"n_cpu_moe": "all", "load_mode": "mmap", "repack": False, "warmup": False}, id="T4"),
+        pytest.param(host(540, T4), "resident", {"n_cpu_moe": "all", "load_mode": "none", "repack": True}, id="T4 with much memory"),
+        pytest.param(host(540, A100), "resident", {"n_cpu_moe": 34}, id="two A100 take the experts of 27 layers"),
+        pytest.param(host(101, [device(81920, index=i) for i in range(8)]), "vram", {"n_cpu_moe": None}, id="eight A100 take all"),
+        pytest.param(host(540, []), "resident", {"n_gpu_layers": 0}, id="no device"),
+    ],
+)
+def test_regimes(shape_models, facts, fit, placement):
+    found = planned(shape_models["kimi-k2"], facts, ctx_size=131072 if facts["devices"] == A100 else 0)
+    assert (found["verdict"], found["fit"], found["basis"]) == ("accept", fit, "headers"), found["reasons"]
+    assert {key: found["placement"][key] for key in placement} == placement
+
+
+def test_only_devices_that_hold_something_are_the_servers(shape_models):
+    cards = [device(24576, 24000, 0), device(81920, index=1), device(81920, index=2)]
+    found = planned(shape_models["kimi-linear"], host(101, cards))
+    assert [(used["uuid"], used["engine_name"]) for used in found["devices"]] == [("GPU-1", "CUDA0")]
+    assert found["placement"]["tensor_split"] is None
+    assert [share["weights"] > 0 for share in found["memory"]["devices"]] == [False, True, False]
+    answer = {"asked": True, "fits": True, "quant": QUANT, "placement": {"n_gpu_layers": 999, "n_cpu_moe": 3, "tensor_split": None}}
+    answer["devices"] = [{"uuid": "GPU-1", "engine_name": "CUDA0", "weights": 7, "context": 8, "compute": 9}]
+    exact = planned(shape_models["kimi-linear"], host(101, cards), answer)
+    assert [share["weights"] for share in exact["memory"]["devices"]] == [0, 7, 0]
+    assert exact["memory"]["devices"][1]["engine_name"] == "CUDA0"
+
+
+def test_memory_adds_up(shape_models):
+    model = shape_models["kimi-k2"]
+    found = planned(model, host(540, A100))["memory"]
+    assert sum(share["weights"] for share in found["devices"]) + found["host"]["weights"] == model.total
+    for share in found["devices"]:
+        assert share["headroom"] == share["capacity"] - share["weights"] - share["context"] - share["compute"] >= 0
+
+
+def exact_answer(plan: dict[str, Any], layers: int, extra: int = 0, fits: bool = True) -> dict[str, Any]:
+    shares = [
+        {
+            "uuid": share["uuid"],
+            "engine_name": share["engine_name"],
+            **{part: share[part] + extra for part in ("weights", "context", "compute")},
+        }
+        for share in plan["memory"]["devices"]
+    ]
+    placement = {"n_gpu_layers": 999, "n_cpu_moe": layers, "tensor_split": plan["placement"]["tensor_split"]}
+    return {"asked": True, "fits": fits, "quant": plan["quant"], "placement": placement, "devices": shares}
+
+
+def test_the_engines_answer_replaces_the_estimate(shape_models):
+    model, facts = shape_models["kimi-k2"], host(540, A100)
+    guess = planned(model, facts)
+    found = planned(model, facts, exact_answer(guess, 40, extra=GIB))
+    assert found["basis"] == "engine"
+    assert found["placement"]["n_cpu_moe"] == 40
+    assert [share["weights"] for share in found["memory"]["devices"]] == [share["weights"] + GIB for share in guess["memory"]["devices"]]
+    assert found["memory"]["host"]["weights"] == model.total - sum(share["weights"] for share in found["memory"]["devices"])
+
+
+def test_an_engine_that_finds_no_room_means_the_cpu(shape_models):
+    model, facts = shape_models["kimi-k2"], host(540, T4)
+    found = planned(model, facts, exact_answer(planned(model, facts), 61, fits=False))
+    assert found["placement"]["n_gpu_layers"] == 0
+    assert "the engine finds no placement that fits the devices" in found["notes"]
+
+
+def test_an_answer_about_another_quant_is_ignored(shape_models):
+    model, facts = shape_models["kimi-k2"], host(540, T4)
+    answer = {**exact_answer(planned(model, facts), 61), "quant": "UD-TQ1_0"}
+    assert planned(model, facts, answer)["basis"] == "headers"
+
+
+def test_an_engine_that_could_not_be_asked_changes_nothing(shape_models):
+    model, facts = shape_models["kimi-k2"], host(540, T4)
+    assert planned(model, facts, {"asked": False, "reason": "no holes", "quant": QUANT}) == planned(model, facts)
+
+
+def test_quantised_cache_and_slots_are_counted(shape_models):
+    model, facts = shape_models["qwen3-moe"], host(540, A100)
+
+    def context(**changes: Any) -> int:
+        return sum(share["context"] for share in planned(model, facts, ctx_size=65536, **changes)["memory"]["devices"])
+
+    assert context(cache_type_k="q8_0", cache_type_v="q8_0") < 0.54 * context()
+    assert context(parallel=4) == context()  # the context is shared among the slots
+
+
+def test_copies_of_recurrent_state_lie_in_host_memory(shape_models):
+    model, facts = shape_models["kimi-linear"], host(101, A100)
+    one, two = (planned(model, facts, parallel=slots)["memory"]["host"]["compute"] for slots in (1, 2))
+    assert 31 * model.states() < two - one < 33 * model.states()
+
+
+def test_volta_cannot_run_the_latent_cache_in_a_flash(shape_models):
+    model = shape_models["kimi-k2"]
+    newer, older = ([{**device(32768), "compute_capability": capability}] for capability in ("7.5", "7.0"))
+    newer, older = (planned(model, host(540, cards), ctx_size=32768) for cards in (newer, older))
+    assert older["memory"]["devices"][0]["compute"] > newer["memory"]["devices"][0]["compute"] + 3 * GIB
+
+
+@pytest.mark.parametrize(
+    ("facts", "low", "high"),
+    [
+        pytest.param(host(101, T4), 0.05, 0.5, id="from disk"),
+        pytest.param(host(540, T4), 1.0, 8.0, id="from memory"),
+        pytest.param(host(101, [device(81920, index=i) for i in range(8)]), 3.0, 50.0, id="from devices"),
+    ],
+)
+def test_speed_is_a_range_by_bandwidths(shape_models, facts, low, high):
+    expected = planned(shape_models["kimi-k2"], facts)["expected"]
+    assert low <= expected["low"] < expected["tokens_per_second"] < expected["high"] <= high
+    assert expected["basis"] == "bandwidth"
+
+
+def test_a_benchmark_replaces_the_estimate(shape_models):
+    facts = host(540, T4, instances=[{"name": "main", "benchmark": {"quant": QUANT, "commit": "a" * 40, "tokens_per_second": 4.2}}])
+    assert planned(shape_models["kimi-k2"], facts)["expected"] == {
+        "tokens_per_second": 4.2,
+        "low": 4.2,
+        "high": 4.2,
+        "basis": "benchmark",
+    }
+
+
+def test_a_refusal_says_what_would_make_it_fit(shape_models):
+    reasons = planned(shape_models["kimi-k2"], host(67.4, T4))["reasons"]
+    assert "memory: UD-Q2_K_XL needs 96.0 GB of host memory even with its experts on disk, the host has 67.4 GB" in reasons
+    assert "it would fit with 96.0 GB of host memory, 28.6 GB more than there is" in reasons
+
+
+def test_a_grave_advisory_refuses_and_force_overrides_it(shape_models):
+    model = shape_models["kimi-linear"]
+    entry = {"id": "broken", "severity": "error", "when": {"architecture": "kimi-linear"}, "text": "It stops.", "source": "here"}
+    refused = planned(model, host(101, A100), advisories=[entry])
+    assert (refused["verdict"], refused["reasons"]) == ("refuse", ["advisory broken: It stops."])
+    forced = planned(model, host(101, A100), advisories=[entry], quant_policy="force")
+    assert forced["verdict"] == "accept"
+    assert [told["id"] for told in forced["advisories"]] == ["broken"]
+
+
+def test_a_header_that_cannot_be_sized_is_one_sentence(shape_models):
+    found = offer(shape_models["llama"])
+    found["quants"][QUANT]["header"] = copy.deepcopy(found["quants"][QUANT]["header"])
+    del found["quants"][QUANT]["header"]["parameters"]["embedding_length"]
+    with pytest.raises(_catalog.PlanError, match=r"UD-Q2_K_XL cannot be sized: the header of .* does not say 'embedding_length'"):
+        _planner.plan(host(540, T4), wish(), K2, found)
