@@ -91,41 +91,62 @@ MLA = {
 ROUTING = {"expert_shared_count": 1, "expert_gating_func": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True}
 
 
-def _kimi_k2(layer: int) -> Iterator[Tensor]:
-    yield from _norms(7168)
-    yield from _latent(64, 7168, 1536)
-    if layer < 1:
-        yield from _dense(18432, 7168)
-    else:
-        yield "exp_probs_b.bias", (384,)
-        yield from _experts(384, 2048, 7168, shared=True)
+def kimi_k2(layers: int, embedding: int, heads: int, experts: int, vocabulary: int) -> Shape:
+    """The family of Kimi K2; 61 layers of 7168 with 64 heads and 384 experts are the real one."""
+    q_rank, width, dense = embedding * 3 // 14, embedding * 2 // 7, embedding * 18 // 7
+
+    def layer(number: int) -> Iterator[Tensor]:
+        yield from _norms(embedding)
+        yield from _latent(heads, embedding, q_rank)
+        if number < 1:
+            yield from _dense(dense, embedding)
+        else:
+            yield "exp_probs_b.bias", (experts,)
+            yield from _experts(experts, width, embedding, shared=True)
+
+    counts = {"expert_count": experts, "expert_used_count": 8, "expert_feed_forward_length": width, "leading_dense_block_count": 1}
+    parameters = _parameters(layers, 131072, embedding, dense, heads, 1, vocabulary, attention__q_lora_rank=q_rank, **counts)
+    return Shape("deepseek2", {**parameters, **MLA, **ROUTING}, layer)
 
 
-def _kimi_linear(layer: int) -> Iterator[Tensor]:
-    heads, size = 32, 128
-    yield from _norms(2304)
-    if layer in KIMI_LINEAR_ATTENTION:
-        yield from _latent(heads, 2304, 0)
-    else:
-        for part in "qkv":
-            yield f"ssm_conv1d_{part}.weight", (heads * size, 1, 4)
-            yield f"attn_{part}.weight", (heads * size, 2304)
-        for part in "fg":
-            yield f"ssm_{part}_a.weight", (size, 2304)
-            yield f"ssm_{part}_b.weight", (heads * size, size)
-        yield "ssm_beta.weight", (heads, 2304)
-        yield "ssm_a", (heads, 1)
-        yield "ssm_dt.bias", (heads * size,)
-        yield "ssm_norm.weight", (size,)
-        yield "attn_output.weight", (2304, heads * size)
-    if layer < 1:
-        yield from _dense(9216, 2304)
-    else:
-        yield "exp_probs_b.bias", (256,)
-        yield from _experts(256, 1024, 2304, shared=True)
+def kimi_linear(embedding: int, heads: int, experts: int, vocabulary: int) -> Shape:
+    """The family of Kimi-Linear, 20 recurrent layers and 7 with MLA; 2304 with 32 heads and 256 experts are the real one."""
+    size, width, dense = 128, embedding * 4 // 9, embedding * 4
+
+    def layer(number: int) -> Iterator[Tensor]:
+        yield from _norms(embedding)
+        if number in KIMI_LINEAR_ATTENTION:
+            yield from _latent(heads, embedding, 0)
+        else:
+            yield from _recurrent(heads, size, embedding)
+        if number < 1:
+            yield from _dense(dense, embedding)
+        else:
+            yield "exp_probs_b.bias", (experts,)
+            yield from _experts(experts, width, embedding, shared=True)
+
+    counts = {"expert_count": experts, "expert_used_count": 8, "expert_feed_forward_length": width, "leading_dense_block_count": 1}
+    kv_heads = [1 if number in KIMI_LINEAR_ATTENTION else 0 for number in range(27)]
+    own = {"ssm__conv_kernel": 4, "kda__head_dim": size}
+    parameters = _parameters(27, 1048576, embedding, dense, heads, kv_heads, vocabulary, **own, **counts)
+    return Shape("kimi-linear", {**parameters, **MLA, **ROUTING}, layer)
 
 
 KIMI_LINEAR_ATTENTION = (3, 7, 11, 15, 19, 23, 26)
+
+
+def _recurrent(heads: int, size: int, embedding: int) -> Iterator[Tensor]:
+    for part in "qkv":
+        yield f"ssm_conv1d_{part}.weight", (heads * size, 1, 4)
+        yield f"attn_{part}.weight", (heads * size, embedding)
+    for part in "fg":
+        yield f"ssm_{part}_a.weight", (size, embedding)
+        yield f"ssm_{part}_b.weight", (heads * size, size)
+    yield "ssm_beta.weight", (heads, embedding)
+    yield "ssm_a", (heads, 1)
+    yield "ssm_dt.bias", (heads * size,)
+    yield "ssm_norm.weight", (size,)
+    yield "attn_output.weight", (embedding, heads * size)
 
 
 def _qwen3_moe(_layer: int) -> Iterator[Tensor]:
@@ -144,10 +165,16 @@ def _gemma3(_layer: int) -> Iterator[Tensor]:
     yield from _dense(21504, 5376)
 
 
-def _llama(_layer: int) -> Iterator[Tensor]:
-    yield from _norms(8192)
-    yield from _grouped(64, 8, 128, 8192)
-    yield from _dense(28672, 8192)
+def llama(layers: int, embedding: int, heads: int, vocabulary: int) -> Shape:
+    """A dense model with eight heads for keys and values; 80 layers of 8192 with 64 heads are the one with 70 billion weights."""
+    width = embedding * 7 // 2
+
+    def layer(_number: int) -> Iterator[Tensor]:
+        yield from _norms(embedding)
+        yield from _grouped(heads, 8, 128, embedding)
+        yield from _dense(width, embedding)
+
+    return Shape("llama", _parameters(layers, 131072, embedding, width, heads, 8, vocabulary, rope__dimension_count=128), layer)
 
 
 def _parameters(
@@ -167,51 +194,16 @@ def _parameters(
     }
 
 
+# The small ones are for devices that take no large tensors, such as a Vulkan device in software.
 SHAPES = {
-    "kimi-k2": Shape(
-        "deepseek2",
-        {
-            **_parameters(61, 131072, 7168, 18432, 64, 1, 163840, expert_count=384, expert_used_count=8, expert_feed_forward_length=2048),
-            **MLA,
-            **ROUTING,
-            "attention.q_lora_rank": 1536,
-            "leading_dense_block_count": 1,
-        },
-        _kimi_k2,
-    ),
-    "kimi-linear": Shape(
-        "kimi-linear",
-        {
-            **_parameters(
-                27,
-                1048576,
-                2304,
-                9216,
-                32,
-                [1 if layer in KIMI_LINEAR_ATTENTION else 0 for layer in range(27)],
-                163840,
-                expert_count=256,
-                expert_used_count=8,
-                expert_feed_forward_length=1024,
-                ssm__conv_kernel=4,
-                kda__head_dim=128,
-            ),
-            **MLA,
-            **ROUTING,
-            "leading_dense_block_count": 1,
-        },
-        _kimi_linear,
-    ),
+    "kimi-k2": kimi_k2(layers=61, embedding=7168, heads=64, experts=384, vocabulary=163840),
+    "kimi-k2-small": kimi_k2(layers=24, embedding=1792, heads=16, experts=32, vocabulary=32768),
+    "kimi-linear": kimi_linear(embedding=2304, heads=32, experts=256, vocabulary=163840),
+    "kimi-linear-small": kimi_linear(embedding=2304, heads=16, experts=32, vocabulary=32768),
     "qwen3-moe": Shape(
         "qwen3moe",
         _parameters(
-            94,
-            262144,
-            4096,
-            12288,
-            64,
-            4,
-            151936,
+            *(94, 262144, 4096, 12288, 64, 4, 151936),
             expert_count=128,
             expert_used_count=8,
             expert_feed_forward_length=1536,
@@ -223,12 +215,16 @@ SHAPES = {
     "gemma3": Shape(
         "gemma3",
         _parameters(
-            62, 131072, 5376, 21504, 32, 16, 262144, attention__key_length=128, attention__value_length=128, attention__sliding_window=1024
+            *(62, 131072, 5376, 21504, 32, 16, 262144),
+            attention__key_length=128,
+            attention__value_length=128,
+            attention__sliding_window=1024,
         ),
         _gemma3,
         tied=True,
     ),
-    "llama": Shape("llama", _parameters(80, 131072, 8192, 28672, 64, 8, 128256, rope__dimension_count=128), _llama),
+    "llama": llama(layers=80, embedding=8192, heads=64, vocabulary=128256),
+    "llama-small": llama(layers=32, embedding=2048, heads=16, vocabulary=32768),
 }
 
 
