@@ -183,9 +183,9 @@ class _Cursor:
     def skip_strings(self, count: int) -> None:
         """Step over ``count`` strings, of which there may be hundreds of thousands."""
         unpack = U64.unpack_from
+        self.need(self.position + 8 * count)  # even if all of them are empty
         left = count
         while left:
-            self.need(self.position + 8 * left)  # even if all the others are empty
             data, position = self.data, self.position
             try:
                 for left in range(left, 0, -1):  # noqa: B007, B020 - where it stops is where it goes on
@@ -193,7 +193,7 @@ class _Cursor:
                 left = 0
             except (struct.error, OverflowError):  # the next length has not been fetched, or lies nowhere
                 pass
-            self.need(position)
+            self.need(position + 8 * left)
             self.position = position
 
 

@@ -24,4 +24,4 @@ def limits(memory: int, seconds: float) -> Iterator[None]:
     finally:
         spent = time.process_time() - began
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    assert spent < seconds, f"took {spent:.1f} s of processor time instead of {seconds}"
+        assert spent < seconds, f"took {spent:.1f} s of processor time instead of {seconds}"
