@@ -38,11 +38,15 @@ def present(facts: dict[str, Any], repo_id: str, revision: str = "") -> dict[str
 
 
 def capacities(facts: dict[str, Any], settings: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """Devices with the memory a deployment may use on each, and the same for the host."""
+    """Devices with the memory a deployment may use on each, and the same for the host. One without a driver is of no use yet."""
     devices = []
     for device in facts.get("devices", []):
+        if not device.get("driver", True):
+            continue
         usable = device["total"] - device.get("foreign", 0) - settings["vram_margin"]
-        devices.append({**device, "capacity": max(0, usable // GRAIN * GRAIN)})
+        # Programs come and go, and a plan is compared with the one before it.
+        known = {key: value for key, value in device.items() if key != "processes"}
+        devices.append({**known, "capacity": max(0, usable // GRAIN * GRAIN)})
     host = max(0, (facts["memory"]["total"] - settings["ram_reserve"]) // GRAIN * GRAIN)
     return devices, host
 

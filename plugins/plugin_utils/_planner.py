@@ -183,7 +183,7 @@ def plan(
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:
-        name, verdict, reasons = decide(settings, entry, assessed, broken, bool(facts.get("devices")))
+        name, verdict, reasons = decide(settings, entry, assessed, broken, bool(capacities(facts, settings)[0]))
     problems = host_problems(facts, settings)
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])

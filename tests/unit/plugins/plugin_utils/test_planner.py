@@ -299,6 +299,20 @@ def test_capacity_is_a_multiple_of_256_mib() -> None:
     assert devices[0]["capacity"] % (256 * 2**20) == 0
 
 
+def test_a_device_without_a_driver_is_of_no_use_yet() -> None:
+    undriven = {**T4[0], "uuid": "", "driver": False}
+    plan = _planner.plan(host(540, [undriven, *A10]), wish(), K2)
+    assert [entry["uuid"] for entry in plan["devices"]] == ["GPU-0"]
+    plan = _planner.plan(host(540, [undriven]), wish(quant="auto"), K2)
+    assert (plan["verdict"], plan["placement"]["n_gpu_layers"], plan["engine_backend"]) == ("accept", 0, "cpu")
+
+
+def test_programs_that_come_and_go_are_not_in_a_plan() -> None:
+    ours = {"pid": 7, "name": "llama-server", "bytes": 2**30, "ours": True}
+    plans = [_planner.plan(host(540, [{**A10[0], "processes": held}]), wish(), K2) for held in ([], [ours])]
+    assert plans[0] == plans[1] and plans[0]["devices"]
+
+
 def test_plan_in_words() -> None:
     lines = _plan_text.text(_planner.plan(host(101, T4), wish(), K2))
     assert lines[0] == "accept: kimi-k2-instruct UD-Q2_K_XL (381 GB, fit streaming, basis catalog)"
