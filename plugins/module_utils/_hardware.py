@@ -1,36 +1,39 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host is made of, read from procfs, sysfs and ``nvidia-smi``.
+"""What a host is made of, put together from what procfs, sysfs, SMBIOS and ``nvidia-smi`` tell.
 
-Every function takes a root folder or a text and returns plain data, so that captured systems can be read in tests.
-Sizes are bytes. Nothing here raises for a missing or broken source: a caller gets an empty value and a warning.
+The readers take a root folder or a text and return plain data, so that captured systems can be read in tests.
+Sizes are bytes. None of them raises for a missing or broken source: a caller gets an empty value and a warning.
 """
 
 from __future__ import annotations
 
-import csv
-import glob
-import os
 import platform
 import re
 import socket
-import struct
-from typing import Any, Callable, Optional
+from collections.abc import Sequence
+from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _installed
+from ansible_collections.onprem.llamacpp.plugins.module_utils import (
+    _disks,
+    _dmi,
+    _installed,
+    _measure,
+    _memory,
+    _nvidia,
+    _pci,
+    _processes,
+)
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text, run_command
 
-KIB = 1024
-MIB = 1024 * 1024
+SCHEMA_VERSION = 2
 
 # What ggml picks kernels by; two hosts that agree on these can share a native build.
 CPU_FLAGS = frozenset(
     "sse4_2 avx avx2 avx_vnni f16c fma bmi2 avx512f avx512cd avx512bw avx512dq avx512vl avx512vbmi avx512_vnni avx512_bf16"
     " amx_tile amx_int8 amx_bf16 asimd asimddp asimdhp i8mm sve sve2 bf16 svei8mm sme".split()
 )
-
-GPU_FIELDS: tuple[str, ...] = ("index", "uuid", "name", "memory.total", "pci.bus_id", "driver_version", "compute_cap")
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -51,16 +54,11 @@ def platform_name(os_facts: dict[str, Any]) -> str:
     return f"{os_facts['id']}-{os_facts['version_id'] or os_facts['codename'] or 'unknown'}"
 
 
-def parse_meminfo(text: str) -> dict[str, int]:
-    """Memory the kernel manages and swap, from the text of ``/proc/meminfo``."""
-    found = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
-    return {"total": int(found.get("MemTotal", 0)) * KIB, "swap_total": int(found.get("SwapTotal", 0)) * KIB}
-
-
 def parse_cpuinfo(text: str) -> dict[str, Any]:
-    """Model, cores, threads and the flags that matter to an engine, from the text of ``/proc/cpuinfo``."""
+    """Model, sockets, cores, threads and the flags that matter to an engine, from the text of ``/proc/cpuinfo``."""
     model, flags, threads = "", set(), 0
     cores: set[tuple[str, str]] = set()
+    packages: set[str] = set()
     package = core = ""
     for line in text.splitlines():
         key, _separator, value = (part.strip() for part in line.partition(":"))
@@ -71,143 +69,49 @@ def parse_cpuinfo(text: str) -> dict[str, Any]:
             model = value
         elif key == "physical id":
             package = value
+            packages.add(package)
         elif key == "core id":
             core = value
             cores.add((package, core))
         elif key in ("flags", "Features"):
             flags.update(value.split())
-    return {"model": model, "cores": len(cores) or threads, "threads": threads, "flags": sorted(flags & CPU_FLAGS)}
+    return {
+        "model": model,
+        "sockets": len(packages) or 1,
+        "cores": len(cores) or threads,
+        "threads": threads,
+        "flags": sorted(flags & CPU_FLAGS),
+    }
 
 
-def numa_nodes(root: str = "/sys/devices/system/node") -> list[dict[str, Any]]:
-    """The host's NUMA nodes with their processors and memory."""
-    nodes = []
-    for folder in sorted(glob.glob(os.path.join(root, "node[0-9]*"))):
-        total = re.search(r"MemTotal:\s+(\d+) kB", read_text(os.path.join(folder, "meminfo")))
-        nodes.append(
-            {
-                "id": int(folder.rsplit("node", 1)[1]),
-                "cpus": read_text(os.path.join(folder, "cpulist")).strip(),
-                "memory": int(total.group(1)) * KIB if total else 0,
-            }
-        )
-    return nodes
+def memory_facts(cpu: dict[str, Any], measured: bool) -> dict[str, Any]:
+    """The host's memory: amounts, limits and speed."""
+    found = _memory.parse_meminfo(read_text("/proc/meminfo"))
+    speed = _measure.memory(found["available"]) if measured else None
+    return {**found, "cgroup_limit": _memory.cgroup_limit(), "bandwidth": _memory.bandwidth(cpu, _dmi.read_tables(), speed)}
 
 
-def disk(path: str, mounts: str) -> dict[str, Any]:
-    """Room on the filesystem that holds a path, or would hold it once it is made.
-
-    Args:
-        path: absolute path; its nearest existing parent is looked at.
-        mounts: text of ``/proc/self/mounts``.
-    """
-    existing = os.path.abspath(path)
-    while not os.path.exists(existing):
-        existing = os.path.dirname(existing)
-    real = os.path.realpath(existing)
-    best, kind = "/", ""
-    for line in mounts.splitlines():
-        fields = line.split(" ")
-        if len(fields) < 3:
-            continue
-        point = fields[1].encode().decode("unicode_escape")
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, fields[2]
-    room = os.statvfs(real)
-    return {"path": path, "mount": best, "filesystem": kind, "total": room.f_blocks * room.f_frsize, "free": room.f_bavail * room.f_frsize}
+def disk_facts(paths: list[str], measured: bool, may_write: bool) -> list[dict[str, Any]]:
+    """The filesystems of paths; one that holds several of them is measured once."""
+    mounts = read_text("/proc/self/mounts")
+    disks = [_disks.disk(path, mounts) for path in paths]
+    speeds: dict[str, Optional[int]] = {}
+    for disk in disks if measured else []:
+        speeds[disk["mount"]] = speeds.get(disk["mount"]) or _measure.disk(disk["path"], may_write)
+        disk["sequential_read"] = speeds[disk["mount"]]
+    return disks
 
 
-def parse_gpu_rows(text: str, fields: tuple[str, ...] = GPU_FIELDS) -> list[dict[str, Any]]:
-    """Devices from ``nvidia-smi --query-gpu=… --format=csv,noheader,nounits`` (memory in MiB there, bytes here)."""
-    devices: list[dict[str, Any]] = []
-    for row in csv.reader(text.splitlines(), skipinitialspace=True):
-        if len(row) != len(fields):
-            continue
-        values = dict(zip(fields, (cell.strip() for cell in row)))
-        memory = values["memory.total"]
-        devices.append(
-            {
-                "uuid": values["uuid"],
-                "kind": "cuda",
-                "engine_name": f"CUDA{len(devices)}",
-                "name": values["name"],
-                # Devices that share the host's memory print no number of their own.
-                "total": int(memory) * MIB if memory.isdigit() else 0,
-                "foreign": 0,
-                "pci_address": values["pci.bus_id"],
-                "driver_version": values["driver_version"],
-                "compute_capability": values.get("compute_cap", ""),
-            }
-        )
-    return devices
-
-
-def nvidia_devices(run: Run = run_command, ours: Callable[[int], bool] = lambda pid: False) -> tuple[list[dict[str, Any]], list[str]]:
-    """NVIDIA devices with the memory that programs other than our servers hold, and warnings."""
-    fields = GPU_FIELDS
-    status, out, err = run(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"])
-    if status not in (0, 124, 127) and "compute_cap" in out + err:  # drivers before 510 do not know the field
-        fields = GPU_FIELDS[:-1]
-        status, out, err = run(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"])
-    if status == 127:
-        return [], []
-    if status != 0:
-        return [], [f"nvidia-smi failed ({status}): {(err or out).strip() or 'no message'}"]
-    devices = parse_gpu_rows(out, fields)
-    warnings = [] if devices else ["nvidia-smi lists no device"]
-    status, out, err = run(["nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits"])
-    if status != 0:
-        warnings.append(f"memory held by other programs is unknown: {(err or out).strip()}")
-    for row in csv.reader(out.splitlines() if status == 0 else [], skipinitialspace=True):
-        if len(row) == 3 and row[1].isdigit() and row[2].strip().isdigit() and not ours(int(row[1])):
-            for device in devices:
-                if device["uuid"] == row[0]:
-                    device["foreign"] += int(row[2]) * MIB
-    return devices, warnings
-
-
-def process_unit(pid: int, proc: str = "/proc") -> str:
-    """The systemd unit a process belongs to, or nothing."""
-    found = re.findall(r"([^/\s]+\.(?:service|scope))", read_text(os.path.join(proc, str(pid), "cgroup")))
-    return found[-1] if found else ""
-
-
-def is_our_server(pid: int, proc: str = "/proc") -> bool:
-    """Whether a process runs in one of our instances' units."""
-    return process_unit(pid, proc).startswith("llamacpp@")
-
-
-def _address(text: str) -> str:
-    raw = bytes.fromhex(text)
-    words = struct.unpack(f"<{len(raw) // 4}I", raw)
-    packed = struct.pack(f">{len(words)}I", *words)
-    return socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)
-
-
-def listeners(ports: list[int], proc: str = "/proc") -> list[dict[str, Any]]:
-    """Who listens on the TCP ports asked for; the process is 0 where it may not be seen."""
-    found: dict[str, dict[str, Any]] = {}
-    for name in ("net/tcp", "net/tcp6"):
-        for line in read_text(os.path.join(proc, name)).splitlines()[1:]:
-            fields = line.split()
-            if len(fields) < 10 or fields[3] != "0A":
-                continue
-            address, port = fields[1].split(":")
-            if int(port, 16) in ports:
-                found[fields[9]] = {"address": _address(address), "port": int(port, 16), "pid": 0, "program": "", "unit": ""}
-    if not found:
-        return []
-    for link in glob.iglob(os.path.join(proc, "[0-9]*", "fd", "*")):
-        try:
-            target = os.readlink(link)
-        except OSError:
-            continue
-        inode = target[8:-1] if target.startswith("socket:[") else ""
-        if inode in found and not found[inode]["pid"]:
-            pid = int(link.split(os.sep)[-3])
-            program = read_text(os.path.join(proc, str(pid), "comm")).strip()
-            found[inode].update(pid=pid, program=program, unit=process_unit(pid, proc))
-    return sorted(found.values(), key=lambda entry: (entry["port"], entry["address"]))
+def cuda_devices(cards: list[dict[str, Any]], host_memory: int, run: Run = run_command) -> tuple[list[dict[str, Any]], list[str]]:
+    """NVIDIA devices as their driver tells of them or, where none answers, as the bus does, and warnings."""
+    devices, warnings, answers = _nvidia.devices(run, _processes.is_our_server, host_memory)
+    if not answers:
+        devices, more = _pci.undriven(cards, host_memory)
+        return devices, warnings + more
+    nodes = {card["pci_address"]: card["numa_node"] for card in cards}
+    for device in devices:
+        device["numa_node"] = nodes.get(device["pci_address"], -1)
+    return devices, warnings + _pci.unlisted(cards, devices, warnings)
 
 
 def collect(
@@ -217,39 +121,55 @@ def collect(
     model_root: str = "/var/lib/llamacpp/models",
     device_backend: str = "auto",
     engine_environment: Optional[dict[str, str]] = None,
+    measure: Sequence[str] = (),
+    may_write: bool = True,
 ) -> dict[str, Any]:
-    """Everything about this host that a plan needs, except the time it was collected."""
-    warnings: list[str] = []
+    """Everything about this host that a plan needs, except the time it was collected.
+
+    Args:
+        paths: whose filesystems are told.
+        ports: on which listening programs are told.
+        engine_root: folder of the engine releases.
+        model_root: folder of the published models.
+        device_backend: where devices are read from.
+        engine_environment: of an engine that is asked for its devices.
+        measure: what is measured, of V(memory) and V(disk).
+        may_write: whether a measurement may make a file, which it removes.
+    """
     os_facts: dict[str, Any] = dict(parse_os_release(read_text("/etc/os-release")))
     os_facts["kernel"] = platform.release()
     version = re.search(r"systemd (\d+)", run_command(["systemctl", "--version"])[1])
     os_facts["systemd"] = int(version.group(1)) if version else 0
+    cpu = parse_cpuinfo(read_text("/proc/cpuinfo"))
+    memory = memory_facts(cpu, "memory" in measure)
     engines = _installed.engines(engine_root)
     instances = _installed.instances()
+    cards = _pci.scan()
     devices: list[dict[str, Any]] = []
+    warnings: list[str] = []
     if device_backend in ("vulkan", "rpc"):
         devices = _installed.devices_in_use(instances) if device_backend == "rpc" else []
         if not devices:
             devices, warnings = _installed.list_devices(device_backend, engines, instances, engine_environment)
     elif device_backend != "cpu":
-        devices, warnings = nvidia_devices(ours=is_our_server)
-    mounts = read_text("/proc/self/mounts")
+        devices, warnings = cuda_devices(cards, memory["total"])
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "hostname": socket.gethostname(),
         "architecture": platform.machine(),
         "glibc": platform.libc_ver()[1],
         "python": platform.python_version(),
         "os": os_facts,
         "platform": platform_name(os_facts),
-        "memory": parse_meminfo(read_text("/proc/meminfo")),
-        "cpu": {**parse_cpuinfo(read_text("/proc/cpuinfo")), "numa_nodes": numa_nodes()},
+        "memory": memory,
+        "cpu": {**cpu, "numa_nodes": _memory.numa_nodes()},
         "devices": devices,
-        "disks": [disk(path, mounts) for path in paths],
+        "other_gpus": _pci.others(cards),
+        "disks": disk_facts(paths, "disk" in measure, may_write),
         "engines": engines,
         "models": _installed.models(model_root),
         "partial_models": _installed.partial_models(model_root),
         "instances": instances,
-        "listeners": listeners(ports),
+        "listeners": _processes.listeners(ports),
         "warnings": warnings,
     }

@@ -12,7 +12,7 @@ import glob
 import os
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
 
 
@@ -105,7 +105,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
 
 def engine_device(device: dict[str, Any], kind: str) -> dict[str, Any]:
     """A device that an engine listed; without a hardware id the engine's name serves as one."""
-    return {"uuid": device["engine_name"], "kind": kind, "foreign": 0, **{key: device[key] for key in ("engine_name", "name", "total")}}
+    return _device.device(device["engine_name"], kind, device["engine_name"], device["name"], device["total"])
 
 
 def devices_in_use(found_instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def devices_in_use(found_instances: list[dict[str, Any]]) -> list[dict[str, Any]
     for instance in found_instances:
         if instance["active"] == "active" and instance["plan"].get("engine_backend") == "rpc":
             for device in instance["plan"].get("devices", []):
-                devices[device["uuid"]] = {key: value for key, value in device.items() if key != "capacity"}
+                devices[device["uuid"]] = _device.device(**{key: value for key, value in device.items() if key != "capacity"})
     return list(devices.values())
 
 

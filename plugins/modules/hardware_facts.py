@@ -10,7 +10,8 @@ short_description: Collects what a plan needs to know about a host
 version_added: 0.1.0
 description:
   - Reads hardware, disks, engines, models and instances of a host in one run, with nothing but the host's Python.
-  - Sources are procfs, sysfs, C(nvidia-smi) when there is one, and the documents that this collection's roles leave behind.
+  - Sources are procfs, sysfs, the SMBIOS tables, C(nvidia-smi) when there is one, and the documents that this collection's roles leave
+    behind.
   - A tool that is missing, fails or hangs becomes an entry in RV(ansible_facts.llama_hardware.warnings), never a failure.
 options:
   paths:
@@ -34,7 +35,8 @@ options:
   device_backend:
     description:
       - Where devices are read from.
-      - V(auto) and V(cuda) ask C(nvidia-smi), V(vulkan) and V(rpc) ask an installed engine of that backend, V(cpu) reports none.
+      - V(auto) and V(cuda) ask C(nvidia-smi) and, where no driver answers, the PCI bus.
+      - V(vulkan) and V(rpc) ask an installed engine of that backend, V(cpu) reports none.
     type: str
     choices: [auto, cpu, cuda, vulkan, rpc]
     default: auto
@@ -42,6 +44,16 @@ options:
     description: Environment variables for that engine, such as E(LLAMA_ARG_RPC) or E(GGML_VK_VISIBLE_DEVICES).
     type: dict
     default: {}
+  measure:
+    description:
+      - What is measured, for a second or two each; nothing unless asked. A host under load measures less than it could.
+      - V(memory) copies between buffers on all processors, with an eighth of the available memory at most.
+      - V(disk) reads the largest model below each of O(paths), past the cache, else a file of at most 256 MiB that is made there and
+        removed at once. In check mode no file is made.
+    type: list
+    elements: str
+    choices: [memory, disk]
+    default: []
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
@@ -86,7 +98,7 @@ ansible_facts:
           description: Version of this structure.
           type: int
           returned: always
-          sample: 1
+          sample: 2
         collected_at:
           description: When the facts were read, UTC.
           type: str
@@ -97,32 +109,114 @@ ansible_facts:
           type: str
           returned: always
           sample: debian-12
-        memory:
-          description: The host's memory and swap.
+        hostname:
+          description: The host's own name.
+          type: str
+          returned: always
+        architecture:
+          description: Of the machine, as in C(uname -m).
+          type: str
+          returned: always
+          sample: x86_64
+        glibc:
+          description: Version of the C library.
+          type: str
+          returned: always
+          sample: "2.36"
+        python:
+          description: Version of the Python that the module ran with.
+          type: str
+          returned: always
+          sample: 3.11.2
+        os:
+          description: Distribution, release, codename, family (V(debian), V(redhat), V(other)), kernel and version of systemd.
           type: dict
           returned: always
-          sample: {"total": 67392348160, "swap_total": 0}
+          sample: {"id": debian, "version_id": "12", "codename": bookworm, "family": debian, "kernel": 6.1.0-50-amd64, "systemd": 252}
+        memory:
+          description: The host's memory.
+          type: dict
+          returned: always
+          contains:
+            total: {description: What the kernel manages., type: int, returned: always, sample: 67392348160}
+            available: {description: What could be had now without swapping., type: int, returned: always, sample: 63000000000}
+            swap_total: {description: Swap., type: int, returned: always, sample: 0}
+            huge_pages: {description: Reserved for huge pages and of no use to a server., type: int, returned: always, sample: 0}
+            cgroup_limit:
+              description: The least limit of the control groups that a system service lives in; null without one.
+              type: int
+              returned: always
+            bandwidth:
+              description:
+                - C(bytes_per_second), and C(basis) for how that is known.
+                - V(measured) when that was asked for; V(dmi) is the peak of the channels in use by the SMBIOS tables, which root can read;
+                  V(class) is a default. For each socket that is 250 GB/s for servers with DDR5, 120 GB/s for other servers, 50 GB/s for
+                  everything else, and in all no more than 12 GB/s for each core.
+              type: dict
+              returned: always
+              sample: {"bytes_per_second": 307200000000, "basis": dmi}
         cpu:
-          description: Model, cores, threads, flags and NUMA nodes.
+          description: C(model), C(sockets), C(cores), C(threads), C(flags) that matter to an engine, and C(numa_nodes) (id, cpus, memory).
           type: dict
           returned: always
         devices:
-          description: Devices a model can be placed on; C(foreign) is memory held by programs that are not ours.
+          description:
+            - Devices a model can be placed on.
+            - A GPU that is divided (MIG) appears as its instances and not itself. One that is lost or cannot be read does not appear;
+              a warning names its address.
           type: list
           elements: dict
           returned: always
-          sample:
-            - uuid: GPU-6ee1a3b4-5b57-9c38-6a6e-0d4f2f3a9e11
-              kind: cuda
-              engine_name: CUDA0
-              name: Tesla T4
-              total: 16106127360
-              foreign: 0
+          contains:
+            uuid: {description: UUID of the GPU or MIG instance; empty without a driver., type: str, returned: always}
+            kind: {description: "V(cuda), V(vulkan) or V(rpc).", type: str, returned: always}
+            engine_name: {description: The engine's name for it when all are used., type: str, returned: always, sample: CUDA0}
+            name: {description: Model., type: str, returned: always, sample: Tesla T4}
+            total: {description: Memory; that of the host where it is shared., type: int, returned: always, sample: 16106127360}
+            foreign: {description: Memory held by compute programs that are not ours., type: int, returned: always, sample: 0}
+            pci_address: {description: As the kernel writes it., type: str, returned: always, sample: "0000:00:1e.0"}
+            driver:
+              description: Whether a driver serves it. Without one it is known by its PCI id and a table of models.
+              type: bool
+              returned: always
+            driver_version: {description: Version of the driver., type: str, returned: always, sample: 550.163.01}
+            compute_capability: {description: NVIDIA's number for its instructions., type: str, returned: always, sample: "7.5"}
+            bandwidth: {description: "Of its memory by model, bytes per second; 0 when unknown.", type: int, returned: always}
+            unified: {description: Whether it shares the host's memory., type: bool, returned: always}
+            virtual: {description: Whether it is a virtual GPU., type: bool, returned: always}
+            numa_node: {description: "The node that it is next to, -1 when unknown.", type: int, returned: always}
+            mig_parent: {description: "UUID of the GPU that this instance is of, else empty.", type: str, returned: always}
+            ecc: {description: Whether error correction is on; null when it does not say., type: bool, returned: always}
+            power_limit: {description: Watts; null when it does not say., type: float, returned: always}
+            pcie:
+              description: Its link now, C(generation) and C(width), and at best, C(max_generation) and C(max_width); 0 when unknown.
+              type: dict
+              returned: always
+            processes:
+              description: Compute programs on it, with C(pid), C(name), C(bytes) and whether they are C(ours).
+              type: list
+              elements: dict
+              returned: always
+        other_gpus:
+          description:
+            - GPUs of other makers with C(vendor) (V(amd), V(intel)), C(pci_address), C(pci_id), and C(name) when the host has a C(pci.ids).
+          type: list
+          elements: dict
+          returned: always
         disks:
           description: Filesystems of the paths asked for.
           type: list
           elements: dict
           returned: always
+          contains:
+            path: {description: The path asked for., type: str, returned: always}
+            mount: {description: Where its filesystem is mounted., type: str, returned: always}
+            filesystem: {description: Kind of filesystem., type: str, returned: always, sample: ext4}
+            total: {description: Size., type: int, returned: always}
+            free: {description: Free to programs that are not root's., type: int, returned: always}
+            sparse: {description: Whether it keeps holes in files; null when unknown., type: bool, returned: always}
+            rotational: {description: Whether its disk turns; null when unknown., type: bool, returned: always}
+            sequential_read: {description: "Bytes per second, measured; null unless O(measure) asks.", type: int, returned: always}
         engines:
           description: Engine releases with their C(build.json).
           type: list
@@ -171,11 +265,12 @@ def main() -> None:
             "model_root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "device_backend": {"type": "str", "default": "auto", "choices": ["auto", "cpu", "cuda", "vulkan", "rpc"]},
             "engine_environment": {"type": "dict", "default": {}},
+            "measure": {"type": "list", "elements": "str", "choices": ["memory", "disk"], "default": []},
         },
         supports_check_mode=True,
     )
     environment = {key: str(value) for key, value in module.params["engine_environment"].items()}
-    facts = _hardware.collect(**{**module.params, "engine_environment": environment})
+    facts = _hardware.collect(**{**module.params, "engine_environment": environment}, may_write=not module.check_mode)
     facts["collected_at"] = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     module.exit_json(changed=False, ansible_facts={"llama_hardware": facts})
 

@@ -96,7 +96,7 @@ import signal
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _hardware
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _host
 
 
 def why_not(program: str, status: int, text: str) -> str:
@@ -113,7 +113,7 @@ def why_not(program: str, status: int, text: str) -> str:
 def package_versions(names: list[str]) -> dict[str, str]:
     if not names:
         return {}
-    _status, out, _err = _hardware.run_command(["dpkg-query", "-W", "-f=${Package} ${Version} ${db:Status-Status}\\n", *names])
+    _status, out, _err = _host.run_command(["dpkg-query", "-W", "-f=${Package} ${Version} ${db:Status-Status}\\n", *names])
     rows = [line.split(" ") for line in out.splitlines()]
     return {row[0]: row[1] for row in rows if len(row) == 3 and row[2] == "installed"}
 
@@ -136,19 +136,19 @@ def main() -> None:
         "missing_libraries": [],
         "package_versions": package_versions(module.params["packages"]),
     }
-    status, out, err = _hardware.run_command([program, "--version"], timeout)
+    status, out, err = _host.run_command([program, "--version"], timeout)
     text = out + err
     version = _capabilities.parse_version(text) if status == 0 else None
     if version is None:
         result["reason"] = why_not(program, status, text)
         result["missing_libraries"] = _capabilities.missing_libraries(text)
         module.exit_json(**result)
-    status, usage, err = _hardware.run_command([program, "--help"], timeout)
+    status, usage, err = _host.run_command([program, "--help"], timeout)
     options = _capabilities.parse_help(usage or err)
     if status != 0 or not options:
         result["reason"] = f"{program} --help ended with status {status} and lists no options"
         module.exit_json(**result)
-    status, devices, err = _hardware.run_command([program, "--list-devices"], timeout)
+    status, devices, err = _host.run_command([program, "--list-devices"], timeout)
     module.exit_json(
         **{
             **result,

@@ -107,11 +107,12 @@ def cmake_options(backend: str, number: int, native: bool, architectures: Sequen
 
 
 def backend_of(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
-    """The backend meant by ``auto``: cuda where an NVIDIA device was found, else cpu."""
+    """The backend meant by ``auto``: cuda where an NVIDIA device with a driver was found, else cpu."""
     backend = str(wish.get("backend") or "auto")
     if backend != "auto":
         return backend
-    return "cuda" if any(device.get("kind") == "cuda" for device in hardware.get("devices", [])) else "cpu"
+    usable = any(device.get("kind") == "cuda" and device.get("driver", True) for device in hardware.get("devices", []))
+    return "cuda" if usable else "cpu"
 
 
 def cuda_architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,10 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._speed import expe
 
 MIB = 2**20
 PROMPT_CACHE_MIB = 8192
+DEVICE_IDENTITY = (
+    *("uuid", "kind", "engine_name", "name", "total", "capacity", "pci_address", "numa_node"),
+    *("compute_capability", "bandwidth", "unified", "driver"),
+)
 
 
 def present(facts: Mapping[str, Any], repo_id: str, revision: str = "") -> dict[str, dict[str, Any]]:
@@ -116,8 +120,12 @@ def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict
 
 
 def used_devices(found: Sizing, room: Capacity) -> list[dict[str, Any]]:
-    """The devices that hold a part of the model, as their engine will number them."""
-    used = [device for device, share in zip(room.devices, found.devices) if found.offloaded and share["weights"]]
+    """The devices that hold a part of the model, as their engine will number them; what comes and goes is left out."""
+    used = [
+        {key: device[key] for key in DEVICE_IDENTITY if key in device}
+        for device, share in zip(room.devices, found.devices)
+        if found.offloaded and share["weights"]
+    ]
     # The unit shows a CUDA server only its own devices, so they are counted anew.
     return [{**device, "engine_name": f"CUDA{number}"} if device["kind"] == "cuda" else device for number, device in enumerate(used)]
 

@@ -30,6 +30,7 @@ SUDO = [] if os.geteuid() == 0 else ["sudo", "-n"]
 NAME, NETWORK = "selftest", "10.199.77.0/24"
 HOSTS = {"lab-bookworm": ("bookworm", "10.199.77.11"), "lab-trixie": ("trixie", "10.199.77.12")}
 MEMORY = 768 * 2**30
+GPUS = [{"name": "NVIDIA H200", "memory.total": 143771, "uuid": "GPU-0", "pci.device_id": "0x233510DE"}]
 RATE = 20_000_000  # bit/s
 
 
@@ -49,13 +50,12 @@ class Lab:
 
     def __init__(self, folder: Path) -> None:
         self.inventory = folder / "inventory.yml"
-        (folder / "nvidia-smi.txt").write_text("GPU 0: NVIDIA H200 (UUID: GPU-0)\n")
         self.describe()
 
     def describe(self, **changes: dict) -> None:
         hosts: dict[str, dict[str, Any]] = {name: {"lab_image": image, "lab_address": address} for name, (image, address) in HOSTS.items()}
         hosts["lab-bookworm"] |= {"lab_memory": MEMORY}
-        hosts["lab-trixie"] |= {"lab_nvidia_smi": "nvidia-smi.txt", "lab_packages": ["curl"]}
+        hosts["lab-trixie"] |= {"lab_gpus": GPUS, "lab_packages": ["curl"]}
         for name, variables in changes.items():
             hosts[name.replace("_", "-")] |= variables
         shared = {"lab_name": NAME, "lab_network": NETWORK}
@@ -199,8 +199,9 @@ def test_memory_of_a_running_host_follows_the_inventory(lab: Lab) -> None:
     assert ssh("lab-trixie", "grep MemTotal /proc/meminfo").stdout == real
 
 
-def test_captured_text_answers_as_nvidia_smi(lab: Lab) -> None:
+def test_emulated_gpus_answer_and_are_on_the_bus(lab: Lab) -> None:
     assert ssh("lab-trixie", "nvidia-smi -L").stdout == "GPU 0: NVIDIA H200 (UUID: GPU-0)\n"
+    assert ssh("lab-trixie", "cat /sys/bus/pci/devices/*/device").stdout == "0x2335\n"
     assert ssh("lab-bookworm", "command -v nvidia-smi", check=False).returncode != 0
 
 

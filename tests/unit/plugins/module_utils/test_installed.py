@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _installed
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _device, _installed
 
 MIB = 2**20
 
@@ -28,7 +28,7 @@ def test_devices_of_an_engine() -> None:
 
 
 def test_device_of_an_rpc_server_that_is_busy_with_our_own_server() -> None:
-    device = {"uuid": "RPC0", "kind": "rpc", "engine_name": "RPC0", "name": "127.0.0.1:50052", "total": 24105 * MIB, "foreign": 0}
+    device = _device.device("RPC0", "rpc", "RPC0", "127.0.0.1:50052", 24105 * MIB)
     instance = {"active": "active", "plan": {"engine_backend": "rpc", "devices": [{**device, "capacity": 1}]}}
     assert _installed.devices_in_use([instance]) == [device]
     assert _installed.devices_in_use([{**instance, "active": "failed"}]) == []

@@ -113,6 +113,7 @@ def test_an_archive_is_its_content_wherever_it_comes_from():
     [
         pytest.param("auto", [], "cpu", id="auto-without-device"),
         pytest.param("auto", [GPU], "cuda", id="auto-with-nvidia"),
+        pytest.param("auto", [{**GPU, "driver": False}], "cpu", id="auto-without-a-driver"),
         pytest.param("auto", [{"kind": "vulkan"}], "cpu", id="auto-with-other-device"),
         pytest.param("cpu", [GPU], "cpu", id="named"),
     ],

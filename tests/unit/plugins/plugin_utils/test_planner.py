@@ -299,6 +299,23 @@ def test_capacity_is_a_multiple_of_256_mib() -> None:
     assert room.devices[0]["capacity"] % (256 * 2**20) == 0
 
 
+def test_a_device_without_a_driver_is_planned_and_told() -> None:
+    undriven = {**T4[0], "uuid": "", "driver": False, "name": "Tesla T4", "pci_address": "0000:00:1e.0"}
+    plan = _planner.plan(host(101, [undriven]), wish(), K2)
+    assert (plan["verdict"], plan["placement"]["n_gpu_layers"] > 0) == ("accept", True)
+    assert "Tesla T4 at 0000:00:1e.0 has no driver yet: planned by its type" in plan["notes"]
+    plan = _planner.plan(host(101, [undriven]), wish(require_driver=True), K2)
+    assert plan["verdict"] == "refuse"
+    assert plan["reasons"][0].startswith("device: no driver serves it: install the NVIDIA driver")
+    assert _planner.plan(host(540, []), wish(require_driver=True), K2)["verdict"] == "accept"
+
+
+def test_programs_that_come_and_go_are_not_in_a_plan() -> None:
+    ours = {"pid": 7, "name": "llama-server", "bytes": 2**30, "ours": True}
+    plans = [_planner.plan(host(540, [{**A10[0], "processes": held}]), wish(), K2) for held in ([], [ours])]
+    assert plans[0] == plans[1] and plans[0]["devices"]
+
+
 def test_plan_in_words() -> None:
     lines = _plan_text.text(_planner.plan(host(101, T4), wish(), K2))
     assert lines[0] == "accept: kimi-k2-instruct UD-Q2_K_XL (381 GB, fit streaming, basis catalog)"

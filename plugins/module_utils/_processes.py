@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Processes on a host: the units that they belong to, and who listens where."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import socket
+import struct
+from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_text
+
+
+def process_unit(pid: int, proc: str = "/proc") -> str:
+    """The systemd unit a process belongs to, or nothing."""
+    found = re.findall(r"([^/\s]+\.(?:service|scope))", read_text(os.path.join(proc, str(pid), "cgroup")))
+    return found[-1] if found else ""
+
+
+def is_our_server(pid: int, proc: str = "/proc") -> bool:
+    """Whether a process runs in one of our instances' units."""
+    return process_unit(pid, proc).startswith("llamacpp@")
+
+
+def _address(text: str) -> str:
+    raw = bytes.fromhex(text)
+    words = struct.unpack(f"<{len(raw) // 4}I", raw)
+    packed = struct.pack(f">{len(words)}I", *words)
+    return socket.inet_ntop(socket.AF_INET6 if len(packed) == 16 else socket.AF_INET, packed)
+
+
+def listeners(ports: list[int], proc: str = "/proc") -> list[dict[str, Any]]:
+    """Who listens on the TCP ports asked for; the process is 0 where it may not be seen."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in ("net/tcp", "net/tcp6"):
+        for line in read_text(os.path.join(proc, name)).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 10 or fields[3] != "0A":
+                continue
+            address, port = fields[1].split(":")
+            if int(port, 16) in ports:
+                found[fields[9]] = {"address": _address(address), "port": int(port, 16), "pid": 0, "program": "", "unit": ""}
+    if not found:
+        return []
+    for link in glob.iglob(os.path.join(proc, "[0-9]*", "fd", "*")):
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue
+        inode = target[8:-1] if target.startswith("socket:[") else ""
+        if inode in found and not found[inode]["pid"]:
+            pid = int(link.split(os.sep)[-3])
+            program = read_text(os.path.join(proc, str(pid), "comm")).strip()
+            found[inode].update(pid=pid, program=program, unit=process_unit(pid, proc))
+    return sorted(found.values(), key=lambda entry: (entry["port"], entry["address"]))
