@@ -21,6 +21,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import planning
+
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ["-i", "demo/inventory.yml", "-i", "tests/lab/inventory"]
 DEMO_HOST = "10.77.0.11"
@@ -46,7 +48,10 @@ def rerun_remote_calls() -> dict[str, Any]:
     return {"value": calls, "unit": "calls", "bar": "<= 25", "against": "the demo's host, second run"}
 
 
-FIGURES: dict[str, Callable[[], dict[str, Any]]] = {"rerun_remote_calls": rerun_remote_calls}
+FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "rerun_remote_calls": rerun_remote_calls,
+    "plan_vs_debug_task": planning.plan_vs_debug_task,
+}
 
 
 def main() -> int:
