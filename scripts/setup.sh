@@ -21,7 +21,7 @@ retry() {
   return 1
 }
 
-packages="git openssh-client python3-venv shellcheck"
+packages="chromium chromium-driver git openssh-client python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
   packages="$packages curl iproute2 iptables mmdebstrap nftables systemd-container"
 fi

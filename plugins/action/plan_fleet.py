@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
         _spec, arguments = self.validate_argument_spec(
             argument_spec={
                 "listings": {"type": "list", "elements": "dict", "default": []},
-                "notes": {"type": "list", "elements": "str", "default": []},
+                "unread": {"type": "list", "elements": "str", "default": []},
                 "document": {"type": "bool", "default": False},
             }
         )
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         inputs = {host: each.get("__llama_plan_inputs") for host, each in known.items()}
         now = datetime.now(timezone.utc)
         plans, refused = _plan_report.plan_all(inputs, arguments["listings"])
-        report = _plan_report.document(inputs, plans, arguments["notes"], now)
+        report = _plan_report.document(inputs, plans, arguments["unread"], now)
         display.display("\n".join(_plan_report.lines(report, now)))
         result = {"changed": False, "plans": plans, "refused": refused}
         # As text, because a structure of this size would be walked again by every task that sees it.

@@ -15,6 +15,9 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_settings, _planner, _recorded
 
+# Names of variables that the role loads from vars/catalog/, one a family.
+SHIPPED = "_llama_plan_catalog_"
+
 
 class ActionModule(ActionBase):
     """Everything is decided on the controller; the host is only asked for its facts."""
@@ -29,13 +32,13 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         try:
             settings = _plan_settings.check(arguments["settings"])
-            entry = _planner.find_entry(settings["model"], arguments["catalog"])
+            entry = _planner.find_entry(settings["model"], {**self._shipped(variables), **arguments.get("catalog", {})})
             recorded = _recorded.check(arguments["recorded"], variables["inventory_hostname"]) if "recorded" in arguments else None
         except (_plan_settings.SettingsError, _planner.PlanError, _recorded.RecordedError) as error:
             raise AnsibleActionFail(str(error)) from None
         result: dict[str, Any] = {"changed": False}
         if recorded is None:
-            hardware = {"module_name": "onprem.llamacpp.hardware_facts", "module_args": dict(arguments["hardware"])}
+            hardware = {"module_name": "onprem.llamacpp.hardware_facts", "module_args": dict(arguments.get("hardware", {}))}
             result = dict(self._execute_module(**hardware, task_vars=variables))
             if result.get("failed") or result.get("unreachable"):
                 return result
@@ -44,6 +47,12 @@ class ActionModule(ActionBase):
         asked = _planner.needs_listing(facts, settings, entry)
         question = {"repo_id": entry["repo_id"], **{key: settings[key] for key in ("revision", "endpoint")}} if asked else {}
         return {**result, "facts": facts, "recorded": recorded is not None, "settings": settings, "entry": entry, "question": question}
+
+    @staticmethod
+    def _shipped(variables: dict[str, Any]) -> dict[str, Any]:
+        """The catalogue that comes with the role, read as it is: it is large, holds no templates, and concerns every host."""
+        families = [value for name, value in variables.items() if name.startswith(SHIPPED)]
+        return {key: entry for family in families for key, entry in family.items()}
 
     def _problems(self, variables: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         """What stands in the way, as the playbook sees it now that there are facts."""

@@ -18,8 +18,8 @@ options:
     type: list
     elements: dict
     default: []
-  notes:
-    description: Sentences that concern all hosts, shown below the tables.
+  unread:
+    description: Why repositories could not be read, shown below the tables.
     type: list
     elements: str
     default: []

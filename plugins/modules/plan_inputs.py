@@ -18,9 +18,9 @@ options:
     type: dict
     required: true
   catalog:
-    description: The catalogue, entries by key.
+    description: The user's entries by key. They win over those that the role has loaded from C(vars/catalog).
     type: dict
-    required: true
+    default: {}
   hardware:
     description: Options for M(onprem.llamacpp.hardware_facts).
     type: dict
@@ -55,7 +55,6 @@ EXAMPLES = r"""
 - name: Collect what the plan is made of
   onprem.llamacpp.plan_inputs:
     settings: "{{ settings }}"
-    catalog: "{{ catalog }}"
     hardware:
       model_root: /var/lib/llamacpp/models
   register: inputs

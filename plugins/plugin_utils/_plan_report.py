@@ -40,13 +40,13 @@ def plan_all(inputs: Inputs, listings: list[dict[str, Any]]) -> tuple[dict[str, 
     return plans, refused
 
 
-def document(inputs: Inputs, plans: dict[str, dict[str, Any]], notes: list[str], now: datetime) -> dict[str, Any]:
+def document(inputs: Inputs, plans: dict[str, dict[str, Any]], unread: list[str], now: datetime) -> dict[str, Any]:
     """Every host's plan with what a reader needs to know about its making.
 
     Args:
         inputs: by the host's name in the inventory.
         plans: likewise, where there is one.
-        notes: what concerns all of them, such as a repository that could not be read.
+        unread: why repositories could not be read.
         now: the time to state.
     """
     entries = []
@@ -63,7 +63,7 @@ def document(inputs: Inputs, plans: dict[str, dict[str, Any]], notes: list[str],
         "schema_version": SCHEMA_VERSION,
         "generator": "onprem.llamacpp",
         "generated_at": now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "notes": notes,
+        "notes": [" ".join(f"{said.strip()} Sizes are those of the catalogue.".split()) for said in unread],
         "unplanned": [host for host in inputs if host not in plans],
     }
     return {"meta": meta, "plans": entries}

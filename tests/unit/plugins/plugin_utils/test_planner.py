@@ -297,9 +297,3 @@ def test_capacity_is_a_multiple_of_256_mib() -> None:
     devices, ram = _fit.capacities(host(100.123456789, [device(15109)]), wish())
     assert ram % (256 * 2**20) == 0
     assert devices[0]["capacity"] % (256 * 2**20) == 0
-
-
-def test_plan_in_words() -> None:
-    lines = _plan_text.text(_planner.plan(host(101, T4), wish(), K2))
-    assert lines[0] == "accept: kimi-k2-instruct UD-Q2_K_XL (381 GB, fit streaming, basis catalog)"
-    assert "to fetch: 381 GB, about 51 min at the link speed given" in lines
