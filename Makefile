@@ -1,6 +1,6 @@
 # make demo   a newcomer's first command: makes a real host, deploys a real model on it, asks it a question
 # make test   one representative of everything that is claimed
-# make lint | unit | sanity | package | lab | molecule     one stage of it
+# make lint | unit | browser | sanity | package | lab | molecule     one stage of it
 # make test-full   the same and what takes longer; writes build/full.json
 # make bench [ONLY=name,name]   every figure; writes build/bench.json
 # make docs   the roles' pages, from their argument_specs
@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 ENGINE ?= package
 
-.PHONY: help setup demo demo-clean test lint unit sanity package lab molecule test-full bench docs clean
+.PHONY: help setup demo demo-clean test lint unit browser sanity package lab molecule test-full bench docs clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -28,10 +28,12 @@ demo: setup
 demo-clean: setup
 	@demo/clean.sh
 
+test test-full browser: export SETUP_BROWSER = 1
+
 test: setup
 	@scripts/test.sh
 
-lint unit sanity package lab molecule: setup
+lint unit browser sanity package lab molecule: setup
 	@scripts/test.sh $@
 
 test-full: setup

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import planning
 from headers import header_vs_ggufpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +52,7 @@ def rerun_remote_calls() -> dict[str, Any]:
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
     "header_vs_ggufpy": header_vs_ggufpy,
+    "plan_vs_debug_task": planning.plan_vs_debug_task,
 }
 
 

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Writes each role's README.md from its argument_specs, and checks that the role's defaults say the same.
 
+A default that is a template may stand in the role's defaults alone: in argument_specs every host evaluates it on every run.
+
 ``--check`` writes nothing and fails when a page is not what it would write.
 """
 
@@ -31,7 +33,7 @@ def shown(value: Any) -> str:
     return f"`{value if isinstance(value, str) and value else json.dumps(value)}`".replace("|", "\\|")
 
 
-def page(role: str, spec: dict[str, Any]) -> str:
+def page(role: str, spec: dict[str, Any], defaults: dict[str, Any]) -> str:
     """The README of a role."""
     main = spec["main"]
     lines = [f"# onprem.llamacpp.{role}", "", plain(main["short_description"]) + ".", ""]
@@ -39,7 +41,7 @@ def page(role: str, spec: dict[str, Any]) -> str:
     lines += ["", "| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
     for name, option in main["options"].items():
         kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
-        default = "**required**" if option.get("required") else shown(option.get("default"))
+        default = "**required**" if option.get("required") else shown(option.get("default", defaults.get(name)))
         choices = f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
         lines.append(f"| `{name}` | {kind} | {default} | {plain(option['description'])}{choices} |")
     lines += ["", "Generated from `meta/argument_specs.yml`; `make docs` writes it anew.", ""]
@@ -57,10 +59,12 @@ def main() -> int:
         defaults = yaml.safe_load((folder / "defaults/main.yml").read_text()) or {}
         stated = {name: option["default"] for name, option in spec["main"]["options"].items() if "default" in option}
         for name in sorted(defaults.keys() | stated.keys()):
+            if name not in stated and name in spec["main"]["options"] and "{{" in str(defaults[name]):
+                continue
             if name not in defaults or name not in stated or defaults[name] != stated[name]:
                 problems.append(f"{folder.name}: {name} is {defaults.get(name)!r} in defaults, {stated.get(name)!r} in argument_specs")
         target = folder / "README.md"
-        text = page(folder.name, spec)
+        text = page(folder.name, spec, defaults)
         if not target.exists() or target.read_text() != text:
             if check:
                 problems.append(f"{target.relative_to(ROOT)} is out of date: run make docs")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the stages named, or all of them: lint unit sanity package lab molecule. The first failure ends the run.
+# Runs the stages named, or all of them: lint unit browser sanity package lab molecule. The first failure ends the run.
 # "full" adds what takes longer and writes build/full.json.
 # What is made once and kept (images, engines, models, sanity environments) lies in $ONPREM_LLAMACPP_CACHE.
 set -euo pipefail
@@ -26,6 +26,11 @@ lint() {
 unit() {
   say "unit: pytest"
   python -m pytest -q tests/unit
+}
+
+browser() {
+  say "browser: the fleet's page in a headless Chromium"
+  python -m pytest -q -m browser tests/browser
 }
 
 sanity() {
@@ -62,11 +67,12 @@ source_demo() {
 }
 
 mkdir -p build "$ONPREM_LLAMACPP_CACHE"
-all=(lint unit sanity package lab molecule)
+all=(lint unit browser sanity package lab molecule)
 report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
+    export FUZZ_EXAMPLES=100000
     set -- "${all[@]}" source_demo
     report=build/full.json
     ;;

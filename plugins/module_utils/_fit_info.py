@@ -24,6 +24,7 @@ from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._memory_model import ALL_EXPERTS, Model, Setup
 from ansible_collections.onprem.llamacpp.plugins.module_utils._placement import Found, Shares, as_placement, settle
+from ansible_collections.onprem.llamacpp.plugins.module_utils._stub import write_stub
 
 MIB = 2**20
 INDEX = "index.json"
@@ -63,12 +64,10 @@ def unpack(archive_path: str, folder: str) -> str:
         with zipfile.ZipFile(archive_path) as archive:
             index = json.loads(archive.read(INDEX))
             for entry in index:
-                path = os.path.join(folder, os.path.basename(entry["name"]))
-                with archive.open(entry["name"]) as header, open(path, "wb") as stub:
-                    shutil.copyfileobj(header, stub)
-                    laid = stub.tell()
-                    stub.truncate(max(laid, int(entry["size"])))
-                if os.stat(path).st_blocks * 512 > laid + MIB:
+                path, header = os.path.join(folder, os.path.basename(entry["name"])), archive.read(entry["name"])
+                write_stub(header, int(entry["size"]), path)
+                os.chmod(path, 0o444)
+                if os.stat(path).st_blocks * 512 > len(header) + MIB:
                     raise FitError(f"the filesystem of {folder} does not keep holes, so no stub can be laid there")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise FitError(f"the stub could not be laid into {folder}: {error}") from error

@@ -46,7 +46,8 @@ options:
   headers:
     description:
       - Whole names of the quants whose headers are read. Each gets RV(quants.header).
-      - A name that the repository does not have, or not completely, is an error that names those it has.
+      - A name that the repository does not have, or not completely, is left out, as RV(quants) tells.
+      - A quant whose headers are no usable ones counts as not complete, and RV(quants.problem) says why.
     type: list
     elements: str
     default: []
@@ -277,7 +278,7 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _headers
 from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, Listing, check_repo_id, read_listing
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, find_quant, repo_quants
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, repo_quants
 from ansible_collections.onprem.llamacpp.plugins.module_utils._source import CA_NAMES, Options, Source, TransferError
 
 
@@ -292,7 +293,8 @@ def list_files(params: dict[str, Any], endpoint: str) -> Listing:
 
 def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants: dict[str, dict[str, Any]]) -> None:
     """Read the headers of the quants that were named, one quant after the other, and put them beside their files."""
-    wanted = dict(find_quant(quants, name, listing.repo_id) for name in params["headers"])
+    names = {name.lower() for name in params["headers"]}
+    wanted = [quant for name, quant in quants.items() if name.lower() in names and quant["complete"]]
     if params["directory"]:
         opened = _headers.local_files(params["directory"])
     else:
@@ -301,8 +303,11 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
         options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
         opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)
     cache = _headers.HeaderCache(params["cache_dir"] or _headers.default_cache(), listing.repo_id, listing.commit)
-    for quant in wanted.values():
-        quant["header"] = _headers.read_profile(quant["files"], opened, cache)
+    for quant in wanted:
+        try:
+            quant["header"] = _headers.read_profile(quant["files"], opened, cache)
+        except GgufError as error:
+            quant.update(complete=False, problem=str(error))
 
 
 def main() -> None:
@@ -333,7 +338,7 @@ def main() -> None:
             add_headers(params, endpoint, listing, quants)
     except ImportError:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except (QuantError, GgufError) as error:
+    except QuantError as error:
         module.fail_json(msg=f"{params['repo_id']} at {place} is refused. {error}")
     except (HubError, TransferError, _headers.HeaderError) as error:
         module.fail_json(msg=str(error))

@@ -1,13 +1,38 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Says a plan in words."""
+"""Says plans in words: one table a host, and one for the fleet. Lines have 100 columns at most."""
 
 from __future__ import annotations
 
-from typing import Any
+import textwrap
+from collections import Counter
+from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+
+WIDTH = 100
+LABEL = 12
+BAR = 24
+COLUMNS = {"Host": 24, "Verdict": 11, "Quant": 14, "Fit": 9, "Tokens/s": 12}  # of the fleet's table, at most
+SYMBOLS = {"accept": "✔", "downgrade": "▼", "refuse": "✘"}
+FITS = {
+    "vram": "vram: all of it on the devices",
+    "resident": "resident: all of it in the memory of devices and host",
+    "streaming": "streaming: a part stays on disk, and is read again while the model answers",
+    "none": "none",
+}
+SIZES = {
+    "catalog": "estimated from file sizes",
+    "headers": "computed from the headers of its files",
+    "engine": "told by the engine itself",
+}
+SPEEDS = {
+    "benchmark": "measured on this host",
+    "bandwidth": "estimated from memory bandwidths",
+    "guide": "a figure published for this quant",
+}
+NO_PLAN = "no plan: the host was not reached, or what is known of it cannot be planned with (see its error above)"
 
 
 def refusal(result: dict[str, Any]) -> str:
@@ -15,33 +40,155 @@ def refusal(result: dict[str, Any]) -> str:
     return f"{result['model']} {result['quant_requested']} is refused on {result['host']}: " + "; ".join(result["reasons"])
 
 
-def text(result: dict[str, Any]) -> list[str]:
-    """The plan in a few lines for a terminal; a refusal is told by its reasons alone."""
-    head = f"{result['verdict']}: {result['model']} {result['quant'] or result['quant_requested']}"
-    if result["verdict"] == "refuse" or not result["placement"]:
-        return [head, *result["reasons"]]
-    place, host, download = result["placement"], result["memory"]["host"], result["download"]
-    needed = sum(host[part] for part in ("weights", "context", "compute", "cache"))
-    lines = [
-        f"{head} ({amount(download['bytes'])}, fit {result['fit']}, basis {result['basis']})",
-        f"host memory: {amount(needed)} of {amount(host['capacity'])}",
-    ]
-    for device in result["memory"]["devices"] if place["n_gpu_layers"] else []:
-        needed = device["weights"] + device["context"] + device["compute"]
-        lines.append(f"{device['engine_name']}: {amount(needed)} of {amount(device['capacity'])}")
-    if download["remaining"]:
-        lines.append(f"to fetch: {amount(download['remaining'])}, about {_duration(download['eta_seconds'])} at the link speed given")
-    else:
-        lines.append("to fetch: nothing, the model is on the host")
-    experts = f", experts of {place['n_cpu_moe']} layers in host memory" if place["n_cpu_moe"] else ""
-    lines.append(
-        f"context {place['ctx_size']} tokens, {place['parallel']} slot(s), "
-        f"{'layers on the devices' if place['n_gpu_layers'] else 'everything on the CPU'}{experts}"
-    )
-    return lines + result["reasons"] + result["notes"]
-
-
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """A time to wait, as precise as one needs it."""
     if seconds < 120:
         return f"{seconds} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def speed(expected: dict[str, Any]) -> str:
+    """Expected tokens per second as a range, or about the one figure there is; empty when nothing is expected."""
+    low, high, middle = (expected.get(key) for key in ("low", "high", "tokens_per_second"))
+    if low is not None and high is not None:
+        return f"{_figure(low)} to {_figure(high)} tokens/s"
+    return f"about {_figure(middle)} tokens/s" if middle is not None else ""
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional[int] = None) -> list[str]:
+    """The table of one host.
+
+    Args:
+        result: the plan.
+        host: the name to show, when not the one that the host gives itself.
+        facts: where the facts are from, when they were not collected just now.
+        link: bits per second that the download time was computed with.
+    """
+    name = host or result["host"]
+    lines = [f"━━ {name} ".ljust(WIDTH, "━")[:WIDTH]]
+    verdict = result["verdict"]
+    refused = verdict == "refuse" or not result["placement"]
+    quant = result["quant_requested"] if refused else result["quant"]
+    instead = f" instead of {result['quant_requested']}" if quant != result["quant_requested"] else ""
+    size = f", {amount(result['download']['bytes'])}" if result["download"] else ""
+    lines += _row(f"{SYMBOLS[verdict]} {verdict}", f"{result['model']} {quant}{instead}{size}")
+    if facts:
+        lines += _row("facts", facts)
+    lines += _given(result) if refused else _fitting(result, link)
+    for index, reason in enumerate(result["reasons"]):
+        lines += _row("" if index else "because", f"· {reason}")
+    for index, note in enumerate(result.get("notes", [])):
+        lines += _row("" if index else "note", f"· {note}")
+    for advisory in result.get("advisories", []):
+        lines += _row(
+            advisory.get("severity", "advice"), f"{advisory.get('text', '')} [{advisory.get('source') or advisory.get('id', '')}]"
+        )
+    fitting = [other for other in result["alternatives"] if other["verdict"] == "accept" and other["quant"] != result["quant"]]
+    label = "would fit" if refused else "fits too"
+    for fit in FITS:
+        offers = [f"{other['quant']} ({amount(other['bytes'])})" for other in fitting if other["fit"] == fit]
+        if offers:
+            lines += _row(label, f"{fit}: {', '.join(offers)}")
+            label = ""
+    return lines
+
+
+def _given(result: dict[str, Any]) -> list[str]:
+    """What a host has to give, whatever is wished."""
+    devices = [f"{device['engine_name']} {amount(device['capacity'])}" for device in result["memory"]["devices"]]
+    host = result["memory"]["host"]
+    return _row("can give", ", ".join([*devices, f"RAM {amount(host['capacity'])}"])) if host else []
+
+
+def _fitting(result: dict[str, Any], link: Optional[int]) -> list[str]:
+    """What a plan that is carried out takes: regime, memory, disk, time."""
+    place, host, disk, download = result["placement"], result["memory"]["host"], result["disk"], result["download"]
+    lines = [*_row("fit", FITS[result["fit"]]), *_row("sizes", SIZES[result["basis"]])]
+    for device in result["memory"]["devices"] if place["n_gpu_layers"] else []:
+        used = device["weights"] + device["context"] + device["compute"]
+        lines += _row(device["engine_name"], _gauge(used, device["capacity"], device.get("name", "")))
+    used = sum(host[part] for part in ("weights", "context", "compute", "cache"))
+    over = f"host memory; {amount(used - host['capacity'])} of it on disk" if used > host["capacity"] else "host memory"
+    lines += _row("RAM", _gauge(used, host["capacity"], over))
+    room = f"{amount(disk['required'])} needed, {amount(disk['free'])} free in {disk['path']}"
+    lines += _row("disk", room if disk["required"] else f"nothing more needed in {disk['path']}")
+    fetch = f"{amount(download['remaining'])}, about {duration(download['eta_seconds'])}" + (f" at {_rate(link)}" if link else "")
+    lines += _row("download", fetch if download["remaining"] else "nothing, the model is on the host")
+    expected = speed(result["expected"])
+    lines += _row("speed", f"{expected}, {SPEEDS.get(result['expected']['basis'], '')}".rstrip(", ") if expected else "not known")
+    experts = f", experts of {place['n_cpu_moe']} layers in host memory" if place["n_cpu_moe"] else ""
+    where = "layers on the devices" if place["n_gpu_layers"] else "everything on the CPU"
+    return lines + _row("placement", f"context {place['ctx_size']} tokens, {place['parallel']} slot(s), {where}{experts}")
+
+
+def _row(label: str, value: str) -> list[str]:
+    hanging = " " * (LABEL + 2 + (2 if value.startswith("· ") else 0))
+    head = f" {label:<{LABEL}} "
+    return textwrap.wrap(value, WIDTH, initial_indent=head, subsequent_indent=hanging, break_on_hyphens=False) or [head.rstrip()]
+
+
+def _gauge(used: int, capacity: int, name: str) -> str:
+    """A bar of what is used, with the figures before it and the name behind it."""
+    share = min(1.0, used / capacity) if capacity else 1.0
+    full = round(share * BAR)
+    return f"{amount(used):>8} of {amount(capacity):>8} {'█' * full}{'░' * (BAR - full)} {name}".rstrip()
+
+
+def _rate(bits: int) -> str:
+    for size, unit in ((10**9, "Gbit/s"), (10**6, "Mbit/s")):
+        if bits >= size:
+            return f"{bits / size:g} {unit}"
+    return f"{bits} bit/s"
+
+
+def short_of(result: dict[str, Any]) -> str:
+    """What the wish lacks on a host, in the words of the planner; empty when it is met as wished."""
+    wished = next((other for other in result["alternatives"] if other["quant"] == result["quant_requested"]), None)
+    if result["verdict"] == "accept":
+        return wished["short_of"] if wished and result["quant"] == result["quant_requested"] else ""
+    return (wished["short_of"] if wished else "") or "; ".join(result["reasons"][:1])
+
+
+def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
+    """The table of the fleet: verdict, quant, fit, expected speed and what is short, a host a row.
+
+    Args:
+        entries: plans, each with C(inventory_hostname).
+        unplanned: names of hosts without a plan.
+    """
+    rows = []
+    for entry in entries:
+        refused = entry["verdict"] == "refuse"
+        verdict = f"{SYMBOLS[entry['verdict']]} {entry['verdict']}"
+        quant, fit = ("-", "-") if refused else (entry["quant"], entry["fit"])
+        expected = "-" if refused else speed(entry["expected"]).removesuffix(" tokens/s") or "-"
+        rows.append([entry["inventory_hostname"], verdict, quant, fit, expected, short_of(entry)])
+    rows += [[name, "? none", "-", "-", "-", NO_PLAN] for name in unplanned]
+    widths = [min(most, max([len(head), *(len(row[index]) for row in rows)])) for index, (head, most) in enumerate(COLUMNS.items())]
+    left = WIDTH - sum(widths) - 2 * len(widths)
+    lines = ["  ".join([*(head.ljust(width) for head, width in zip(COLUMNS, widths)), "Short of"]), "─" * WIDTH]
+    for row in rows:
+        cells = [[_cut(cell, width)] for cell, width in zip(row, widths)]
+        cells.append(textwrap.wrap(row[-1], left, max_lines=6, placeholder=" …", break_on_hyphens=False))
+        for number in range(max(len(cell) for cell in cells)):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append("  ".join(part.ljust(width) for part, width in zip(parts, [*widths, 0])).rstrip())
+    counts = Counter(entry["verdict"] for entry in entries)
+    told = [f"{counts[verdict]} {verdict}" for verdict in SYMBOLS if counts[verdict]] + (
+        [f"{len(unplanned)} without a plan"] if unplanned else []
+    )
+    total = len(entries) + len(unplanned)
+    return [*lines, "─" * WIDTH, f"{total} host{'' if total == 1 else 's'}: {', '.join(told) or 'nothing planned'}"]
+
+
+def paragraph(value: str) -> list[str]:
+    """A remark about the whole fleet."""
+    return textwrap.wrap(value, WIDTH, break_on_hyphens=False, break_long_words=False)
+
+
+def _cut(value: str, width: int) -> str:
+    return value if len(value) <= width else value[: width - 1] + "…"

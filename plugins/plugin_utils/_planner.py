@@ -50,6 +50,21 @@ def needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[s
     return settings["quant"] not in present(facts, entry["repo_id"], settings.get("revision", ""))
 
 
+def question(settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """What the repository is asked: the quants it has, and the headers of those that the wish may come to."""
+    names: list[str] = []
+    if settings.get("read_headers"):
+        guide = entry.get("quants", {})
+        wished = settings["quant"]
+        if wished == "auto" or settings["use_case"]:
+            names = list(guide)
+        elif settings["quant_policy"] == "downgrade":
+            names = [name for name in guide if guide[name]["bytes"] < guide.get(wished, {"bytes": 0})["bytes"]] + [wished]
+        else:
+            names = [wished]
+    return {"repo_id": entry["repo_id"], **{key: settings[key] for key in ("revision", "endpoint")}, "headers": names}
+
+
 def quant_table(
     facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any], listing: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
@@ -61,13 +76,16 @@ def quant_table(
     table: dict[str, dict[str, Any]] = {}
     if not listing:
         for name, known in guide.items():
-            table[name] = {**known, "basis": "catalog", "files": [], "commit": ""}
+            table[name] = {**known, "files": [], "commit": ""}
+        served = _instance(facts, settings["instance"]).get("plan") or {}
         for name, model in present(facts, entry["repo_id"], settings.get("revision", "")).items():
             files = [{key: file[key] for key in ("path", "size", "sha256")} for file in model["manifest"]["files"]]
-            table[name] = {**guide.get(name, {}), "bytes": model["bytes"], "basis": "catalog", "files": files, "commit": model["commit"]}
+            table[name] = {**guide.get(name, {}), "bytes": model["bytes"], "files": files, "commit": model["commit"]}
+            if (served.get("quant"), served.get("commit")) == (name, model["commit"]):
+                table[name]["header"] = served.get("header")
     for name, offered in (listing or {}).get("quants", {}).items():
         if offered["complete"]:
-            table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "basis": "catalog", "files": offered["files"]}
+            table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "files": offered["files"]}
             table[name]["commit"] = listing["commit"]
             table[name]["header"] = offered.get("header")
     return dict(sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0])))
@@ -238,7 +256,23 @@ def _result(
         "quality": quant.get("quality", {}),
         "guide": {key: quant[key] for key in ("bits", "ram_streaming", "vram_offload", "tokens_per_second") if key in quant},
         "sampling": entry.get("sampling", {}),
+        "header": _kept_header(quant.get("header")),
+        "model_path": _model_path(facts, entry, quant, found["quant"] if found else ""),
     }
+
+
+def _kept_header(header: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
+    """What a later plan of the same model needs of its header, so that no repository has to be asked for it again."""
+    if not header:
+        return None
+    layers = [{key: layer[key] for key in ("experts", "rest")} for layer in header["layers"]]
+    return {**{key: value for key, value in header.items() if key != "files"}, "layers": layers}
+
+
+def _model_path(facts: dict[str, Any], entry: dict[str, Any], quant: dict[str, Any], name: str) -> str:
+    """The first shard on the host, where the model is there."""
+    model = present(facts, entry["repo_id"], quant.get("commit", "")).get(name)
+    return f"{model['path']}/{quant['files'][0]['path'].rpartition('/')[2]}" if model and quant.get("files") else ""
 
 
 def _alternative(other: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 def test_fit_plan_returns_the_plan() -> None:
     plan = FILTERS["fit_plan"](FACTS, SETTINGS, ENTRY)
     assert (plan["verdict"], plan["quant"], plan["fit"]) == ("accept", "Q2_K", "resident")
-    assert FILTERS["plan_text"](plan)[0].startswith("accept: tiny Q2_K")
+    assert FILTERS["plan_text"](plan)[1] == " ✔ accept     tiny Q2_K, 1.0 GB"
 
 
 def test_plan_refusal_says_why() -> None:

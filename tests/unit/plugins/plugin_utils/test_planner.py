@@ -314,9 +314,3 @@ def test_programs_that_come_and_go_are_not_in_a_plan() -> None:
     ours = {"pid": 7, "name": "llama-server", "bytes": 2**30, "ours": True}
     plans = [_planner.plan(host(540, [{**A10[0], "processes": held}]), wish(), K2) for held in ([], [ours])]
     assert plans[0] == plans[1] and plans[0]["devices"]
-
-
-def test_plan_in_words() -> None:
-    lines = _plan_text.text(_planner.plan(host(101, T4), wish(), K2))
-    assert lines[0] == "accept: kimi-k2-instruct UD-Q2_K_XL (381 GB, fit streaming, basis catalog)"
-    assert "to fetch: 381 GB, about 51 min at the link speed given" in lines

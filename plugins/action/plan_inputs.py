@@ -1,0 +1,68 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings together what the plan of a host is made of: facts, wish, catalogue entry, and the question to the repository.
+
+One task for all of it, because a task costs as much as a plan does and fleets are large.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_settings, _planner, _recorded
+
+# Names of variables that the role loads from vars/catalog/, one a family.
+SHIPPED = "_llama_plan_catalog_"
+ADVISORIES = "_llama_plan_advisories"
+
+
+class ActionModule(ActionBase):
+    """Everything is decided on the controller; the host is only asked for its facts."""
+
+    _requires_connection = True
+    _supports_check_mode = True
+    TRANSFERS_FILES = False
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        arguments = self._task.args
+        try:
+            settings = _plan_settings.check(arguments["settings"])
+            settings["advisories"] = self._advisories(variables, arguments.get("advisories", []))
+            entry = _catalog.find_entry(settings["model"], {**self._shipped(variables), **arguments.get("catalog", {})})
+            recorded = _recorded.check(arguments["recorded"], variables["inventory_hostname"]) if "recorded" in arguments else None
+        except (_plan_settings.SettingsError, _catalog.PlanError, _recorded.RecordedError) as error:
+            raise AnsibleActionFail(str(error)) from None
+        result: dict[str, Any] = {"changed": False}
+        if recorded is None:
+            hardware = {"module_name": "onprem.llamacpp.hardware_facts", "module_args": dict(arguments.get("hardware", {}))}
+            result = dict(self._execute_module(**hardware, task_vars=variables))
+            if result.get("failed") or result.get("unreachable"):
+                return result
+            settings["problems"] = self._problems(variables, result["ansible_facts"])
+        facts = recorded or result["ansible_facts"]["llama_hardware"]
+        asked = _planner.needs_listing(facts, settings, entry)
+        question = _planner.question(settings, entry) if asked else {}
+        return {**result, "facts": facts, "recorded": recorded is not None, "settings": settings, "entry": entry, "question": question}
+
+    @staticmethod
+    def _shipped(variables: dict[str, Any]) -> dict[str, Any]:
+        """The catalogue that comes with the role, read as it is: it is large, holds no templates, and concerns every host."""
+        families = [value for name, value in variables.items() if name.startswith(SHIPPED)]
+        return {key: entry for family in families for key, entry in family.items()}
+
+    @staticmethod
+    def _advisories(variables: dict[str, Any], own: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The advisories that come with the role, read as they are too, and the user's in place of those of the same id."""
+        replaced = {entry.get("id") for entry in own}
+        return [*(entry for entry in variables.get(ADVISORIES, []) if entry["id"] not in replaced), *own]
+
+    def _problems(self, variables: dict[str, Any], facts: dict[str, Any]) -> list[str]:
+        """What stands in the way, as the playbook sees it now that there are facts."""
+        known = {**variables, "ansible_facts": {**variables.get("ansible_facts", {}), **facts}}
+        return list(self._templar.copy_with_new_env(available_variables=known).template(variables.get("llama_plan_problems", [])))
