@@ -47,7 +47,9 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not number.least <= value <= number.largest:
-            wrong.append(f"{number.variable} is {value!r}, wanted is a whole number from {number.least} to {number.largest} ({number.meaning})")
+            wrong.append(
+                f"{number.variable} is {value!r}, wanted is a whole number from {number.least} to {number.largest} ({number.meaning})"
+            )
     if wrong:
         raise SettingsError("; ".join(wrong))
     return settings

@@ -12,6 +12,7 @@ from typing import Any, Optional
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 WIDTH = 100
+NOTHING = "-"
 LABEL = 12
 BAR = 24
 COLUMNS = {"Host": 24, "Verdict": 11, "Quant": 14, "Fit": 9, "Tokens/s": 12}  # of the fleet's table, at most
@@ -84,7 +85,9 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
     for index, note in enumerate(result.get("notes", [])):
         lines += _row("" if index else "note", f"· {note}")
     for advisory in result.get("advisories", []):
-        lines += _row(advisory.get("severity", "advice"), f"{advisory.get('text', '')} [{advisory.get('source') or advisory.get('id', '')}]")
+        lines += _row(
+            advisory.get("severity", "advice"), f"{advisory.get('text', '')} [{advisory.get('source') or advisory.get('id', '')}]"
+        )
     fitting = [other for other in result["alternatives"] if other["verdict"] == "accept" and other["quant"] != result["quant"]]
     label = "would fit" if refused else "fits too"
     for fit in FITS:
@@ -162,10 +165,10 @@ def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
     for entry in entries:
         refused = entry["verdict"] == "refuse"
         verdict = f"{SYMBOLS[entry['verdict']]} {entry['verdict']}"
-        quant, fit = ("–", "–") if refused else (entry["quant"], entry["fit"])
-        expected = "–" if refused else speed(entry["expected"]).removesuffix(" tokens/s") or "–"
+        quant, fit = (NOTHING, NOTHING) if refused else (entry["quant"], entry["fit"])
+        expected = NOTHING if refused else speed(entry["expected"]).removesuffix(" tokens/s") or NOTHING
         rows.append([entry["inventory_hostname"], verdict, quant, fit, expected, short_of(entry)])
-    rows += [[name, "? none", "–", "–", "–", NO_PLAN] for name in unplanned]
+    rows += [[name, "? none", NOTHING, NOTHING, NOTHING, NO_PLAN] for name in unplanned]
     widths = [min(most, max([len(head), *(len(row[index]) for row in rows)])) for index, (head, most) in enumerate(COLUMNS.items())]
     left = WIDTH - sum(widths) - 2 * len(widths)
     lines = ["  ".join([*(head.ljust(width) for head, width in zip(COLUMNS, widths)), "Short of"]), "─" * WIDTH]
@@ -176,7 +179,9 @@ def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
             parts = [cell[number] if number < len(cell) else "" for cell in cells]
             lines.append("  ".join(part.ljust(width) for part, width in zip(parts, [*widths, 0])).rstrip())
     counts = Counter(entry["verdict"] for entry in entries)
-    told = [f"{counts[verdict]} {verdict}" for verdict in SYMBOLS if counts[verdict]] + ([f"{len(unplanned)} without a plan"] if unplanned else [])
+    told = [f"{counts[verdict]} {verdict}" for verdict in SYMBOLS if counts[verdict]] + (
+        [f"{len(unplanned)} without a plan"] if unplanned else []
+    )
     total = len(entries) + len(unplanned)
     return [*lines, "─" * WIDTH, f"{total} host{'' if total == 1 else 's'}: {', '.join(told) or 'nothing planned'}"]
 

@@ -56,7 +56,12 @@ def test_age(collected: str, words: str) -> None:
 
 
 def test_what_a_host_says_is_no_template_when_it_comes_back(tmp_path: Path) -> None:
-    facts = {**FACTS, "warnings": ["{{ lookup('pipe', 'id') }}", "{% for %}", "ümlaut: 'and' \"quotes\"\nlines"], "power": None, "share": 0.5}
+    facts = {
+        **FACTS,
+        "warnings": ["{{ lookup('pipe', 'id') }}", "{% for %}", "ümlaut: 'and' \"quotes\"\nlines"],
+        "power": None,
+        "share": 0.5,
+    }
     target = tmp_path / "facts.yml"
     target.write_text(_recorded.document(facts))
     loader = DataLoader()
