@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what development, the tests and the demo need: Debian packages, and a virtual environment in .venv.
-# Says what it does; does nothing the second time. SETUP_LAB=0 leaves out what only the lab needs.
+# Says what it does; does nothing the second time. SETUP_LAB=0 leaves out what only the lab needs,
+# SETUP_BROWSER=0 what only the tests of pages need.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,9 +22,12 @@ retry() {
   return 1
 }
 
-packages="chromium chromium-driver git openssh-client python3-venv shellcheck"
+packages="git openssh-client python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
   packages="$packages curl iproute2 iptables mmdebstrap nftables systemd-container"
+fi
+if [ "${SETUP_BROWSER:-1}" = 1 ]; then
+  packages="$packages chromium chromium-driver"
 fi
 missing=""
 for package in $packages; do

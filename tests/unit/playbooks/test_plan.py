@@ -135,6 +135,21 @@ def test_facts_are_recorded_and_planned_with_later(play: Any, fleet: Any, tmp_pa
     assert (plan["recorded"], plan["collected_at"]) == (True, FACTS["collected_at"])
 
 
+def test_folders_are_meant_from_where_the_command_is_given(fleet: Any, tmp_path: Path) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
+    folders = ["-e", "llama_plan_output=out", "-e", "llama_plan_record=kept"]
+    subprocess.run(
+        ["ansible-playbook", "onprem.llamacpp.plan", "-i", inventory, "-e", f"llama_plan_endpoint={CLOSED}", *folders],
+        cwd=tmp_path,
+        env={**os.environ, "PWD": str(tmp_path), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")},
+        stdout=subprocess.DEVNULL,
+        timeout=120,
+        check=True,
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.html", "plan.json"]
+    assert (tmp_path / "kept/gpu-1/llama_hardware.yml").exists()
+
+
 def test_nothing_is_written_in_check_mode(play: Any, fleet: Any, tmp_path: Path) -> None:
     inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
     status, told = play("--check", inventory=inventory, llama_plan_output=str(tmp_path / "out"), llama_plan_record=str(tmp_path / "rec"))
