@@ -14,6 +14,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 ENGINE ?= package
 
+# The browser is large, and only tests open pages.
+demo demo-clean bench docs: export SETUP_BROWSER := 0
+
 .PHONY: help setup demo demo-clean test lint unit browser sanity package lab molecule test-full bench docs clean
 
 help:
@@ -27,8 +30,6 @@ demo: setup
 
 demo-clean: setup
 	@demo/clean.sh
-
-test test-full browser: export SETUP_BROWSER = 1
 
 test: setup
 	@scripts/test.sh

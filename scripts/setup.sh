@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what development, the tests and the demo need: Debian packages, and a virtual environment in .venv.
 # Says what it does; does nothing the second time. SETUP_LAB=0 leaves out what only the lab needs,
-# SETUP_BROWSER=1 adds a browser for the tests of pages.
+# SETUP_BROWSER=0 what only the tests of pages need.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ packages="git openssh-client python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
   packages="$packages curl iproute2 iptables mmdebstrap nftables systemd-container"
 fi
-if [ "${SETUP_BROWSER:-0}" = 1 ]; then
+if [ "${SETUP_BROWSER:-1}" = 1 ]; then
   packages="$packages chromium chromium-driver"
 fi
 missing=""

@@ -73,6 +73,7 @@ case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
     export FUZZ_EXAMPLES=100000
+    export FUZZ_EXAMPLES=100000
     set -- "${all[@]}" source_demo
     report=build/full.json
     ;;

@@ -40,6 +40,19 @@ def plan_all(inputs: Inputs, listings: list[dict[str, Any]]) -> tuple[dict[str, 
     return plans, refused
 
 
+def _hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a host is made of, as far as a reader of its plan asks; every device, used by the plan or not."""
+    shown = ("uuid", "engine_name", "name", "total")
+    devices = [{**{key: device[key] for key in shown}, "foreign": device.get("foreign", 0)} for device in facts.get("devices", [])]
+    return {
+        "platform": facts.get("platform", ""),
+        "cpu": facts.get("cpu", {}).get("model", ""),
+        "memory": facts["memory"]["total"],
+        "devices": devices,
+        "warnings": list(facts.get("warnings", [])),
+    }
+
+
 def document(inputs: Inputs, plans: dict[str, dict[str, Any]], unread: list[str], now: datetime) -> dict[str, Any]:
     """Every host's plan with what a reader needs to know about its making.
 
@@ -57,6 +70,7 @@ def document(inputs: Inputs, plans: dict[str, dict[str, Any]], unread: list[str]
             "collected_at": known["facts"].get("collected_at", ""),
             "recorded": known["recorded"],
             "link_bits_per_second": known["settings"]["link_bits_per_second"],
+            "hardware": _hardware(known["facts"]),
         }
         entries.append({**origin, **{key: value for key, value in plan.items() if key != "header"}})
     meta = {

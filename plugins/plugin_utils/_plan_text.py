@@ -12,6 +12,8 @@ from typing import Any, Optional
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 WIDTH = 100
+NOTHING = "-"
+TOGETHER = "\N{NO-BREAK SPACE}"  # a space at which no line ends
 LABEL = 12
 BAR = 24
 COLUMNS = {"Host": 24, "Verdict": 11, "Quant": 14, "Fit": 9, "Tokens/s": 12}  # of the fleet's table, at most
@@ -90,7 +92,7 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
     fitting = [other for other in result["alternatives"] if other["verdict"] == "accept" and other["quant"] != result["quant"]]
     label = "would fit" if refused else "fits too"
     for fit in FITS:
-        offers = [f"{other['quant']} ({amount(other['bytes'])})" for other in fitting if other["fit"] == fit]
+        offers = [f"{other['quant']} ({amount(other['bytes'])})".replace(" ", TOGETHER) for other in fitting if other["fit"] == fit]
         if offers:
             lines += _row(label, f"{fit}: {', '.join(offers)}")
             label = ""
@@ -128,7 +130,8 @@ def _fitting(result: dict[str, Any], link: Optional[int]) -> list[str]:
 def _row(label: str, value: str) -> list[str]:
     hanging = " " * (LABEL + 2 + (2 if value.startswith("· ") else 0))
     head = f" {label:<{LABEL}} "
-    return textwrap.wrap(value, WIDTH, initial_indent=head, subsequent_indent=hanging, break_on_hyphens=False) or [head.rstrip()]
+    lines = textwrap.wrap(value, WIDTH, initial_indent=head, subsequent_indent=hanging, break_on_hyphens=False)
+    return [line.replace(TOGETHER, " ") for line in lines] or [head.rstrip()]
 
 
 def _gauge(used: int, capacity: int, name: str) -> str:
@@ -164,10 +167,10 @@ def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
     for entry in entries:
         refused = entry["verdict"] == "refuse"
         verdict = f"{SYMBOLS[entry['verdict']]} {entry['verdict']}"
-        quant, fit = ("-", "-") if refused else (entry["quant"], entry["fit"])
-        expected = "-" if refused else speed(entry["expected"]).removesuffix(" tokens/s") or "-"
+        quant, fit = (NOTHING, NOTHING) if refused else (entry["quant"], entry["fit"])
+        expected = NOTHING if refused else speed(entry["expected"]).removesuffix(" tokens/s") or NOTHING
         rows.append([entry["inventory_hostname"], verdict, quant, fit, expected, short_of(entry)])
-    rows += [[name, "? none", "-", "-", "-", NO_PLAN] for name in unplanned]
+    rows += [[name, "? none", NOTHING, NOTHING, NOTHING, NO_PLAN] for name in unplanned]
     widths = [min(most, max([len(head), *(len(row[index]) for row in rows)])) for index, (head, most) in enumerate(COLUMNS.items())]
     left = WIDTH - sum(widths) - 2 * len(widths)
     lines = ["  ".join([*(head.ljust(width) for head, width in zip(COLUMNS, widths)), "Short of"]), "─" * WIDTH]

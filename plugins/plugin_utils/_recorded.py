@@ -29,7 +29,7 @@ def check(facts: Any, host: str) -> dict[str, Any]:
     again = "record them again with ansible-playbook onprem.llamacpp.plan -e llama_plan_record=DIRECTORY"
     if not isinstance(facts, Mapping) or not facts:
         raise RecordedError(
-            f"{host} has no recorded facts: llama_plan_use_recorded is set, but llama_hardware_recorded is not a mapping with facts: {again}"
+            f"{host} has no recorded facts: llama_plan_use_recorded is set, but llama_hardware_recorded holds none: {again}"
         )
     found = facts.get("schema_version", "no schema_version")
     if found != SCHEMA_VERSION:

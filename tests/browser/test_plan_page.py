@@ -122,6 +122,8 @@ def test_memory_bars_show_the_parts_and_the_stranger(browser: Any, written: Path
     assert [track.split(":")[0] for track in tracks] == ["CUDA0 NVIDIA A100 80GB PCIe", "CUDA1 NVIDIA A100 80GB PCIe", "Host memory"]
     for part in ("weights", "context", "compute", "headroom"):
         assert part in tracks[0]
+    cells(browser, "a10-occupied")["UD-Q2_K_XL"].click()
+    assert "other programs 21.7 GB" in browser.find_element(By.CSS_SELECTOR, "#detail .track").get_attribute("aria-label")
     for track in browser.find_elements(By.CSS_SELECTOR, "#detail .track"):
         width = sum(share.size["width"] for share in track.find_elements(By.TAG_NAME, "i"))
         assert width <= track.size["width"] + 1

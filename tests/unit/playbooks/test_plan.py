@@ -1,0 +1,193 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The playbook plan as a newcomer runs it: on the example inventory, without a network and without a single host."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _recorded
+
+ROOT = Path(__file__).resolve().parents[3]
+CLOSED = "http://127.0.0.1:9"
+# A host whose facts are recorded; whoever connects to it all the same gets nowhere, and says so.
+NOWHERE = {"ansible_host": "127.0.0.1", "ansible_port": 9, "ansible_connection": "ssh"}
+FACTS = {
+    **{"schema_version": 2, "collected_at": "2026-11-02T06:00:00Z", "hostname": "h", "memory": {"total": 540 * 10**9}, "devices": []},
+    **{"disks": [{"path": "/var/lib/llamacpp/models", "free": 2 * 10**12}], "warnings": ["{{ 6 * 7 }}"]},
+}
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs a playbook of the collection with extra variables; exit status and all of its output."""
+
+    def run(*arguments: str, inventory: str = "inventories/example", playbook: str = "playbooks/plan.yml", **extra: Any) -> tuple[int, str]:
+        done = subprocess.run(
+            ["ansible-playbook", playbook, "-i", inventory, "-e", json.dumps({"llama_plan_endpoint": CLOSED, **extra}), *arguments],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"), "COLUMNS": "100"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Callable[..., str]:
+    """Writes an inventory of unreachable hosts with the variables given."""
+
+    def write(**hosts: dict[str, Any]) -> str:
+        target = tmp_path / "fleet.yml"
+        document = {"gpu_hosts": {"hosts": {name: {**NOWHERE, **values} for name, values in hosts.items()}}}
+        target.write_text(json.dumps(document))
+        return str(target)
+
+    return write
+
+
+def test_the_example_shows_one_of_each_and_writes_what_it_shows(play: Any, tmp_path: Path) -> None:
+    status, told = play(llama_plan_output=str(tmp_path / "out"))
+    assert status == 2
+    assert "8 hosts: 6 accept, 1 downgrade, 1 refuse" in told
+    assert "kimi-k2-instruct UD-Q2_K_XL is refused on t4-64: memory: UD-Q2_K_XL needs 96.0 GB" in " ".join(told.split())
+    assert told.count(f"{CLOSED} cannot be reached") == 1
+    assert "Traceback" not in told
+    document = json.loads((tmp_path / "out/plan.json").read_text())
+    jsonschema.validate(document, json.loads((ROOT / "docs/plan.schema.json").read_text()), cls=jsonschema.Draft202012Validator)
+    assert len(document["plans"]) == 8
+    assert "Plan of the fleet" in (tmp_path / "out/plan.html").read_text()
+
+
+def test_a_wish_too_large_for_the_t4_hosts_is_refused_with_what_would_fit(play: Any) -> None:
+    status, told = play("--limit", "t4-*", quant="UD-Q4_K_XL", quant_policy="refuse")
+    assert status == 2
+    for host, fits in (("t4-64", "UD-IQ1_S"), ("t4-96", "UD-Q2_K_XL"), ("t4-no-driver", "UD-IQ1_S")):
+        sentence = f"kimi-k2-instruct UD-Q4_K_XL is refused on {host}: memory: UD-Q4_K_XL needs"
+        assert sentence in " ".join(told.split())
+        assert f"{fits} would fit" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("host", "extra", "sentence"),
+    [
+        pytest.param({"llama_plan_ram_reserve": "lots"}, {}, "argument 'llama_plan_ram_reserve' is of type str", id="text"),
+        pytest.param({"llama_plan_ctx_size": -5}, {}, "llama_plan_ctx_size is -5, wanted is a whole number from 0", id="negative"),
+        pytest.param({"llama_plan_link_speed": 0}, {}, "llama_plan_link_speed is 0, wanted is a whole number from 1", id="zero"),
+        pytest.param(
+            {"llama_hardware_recorded": {**FACTS, "schema_version": 1}},
+            {},
+            "the recorded facts of gpu-1 have schema_version 1, 2 is wanted: record them again",
+            id="older facts",
+        ),
+        pytest.param({"llama_hardware_recorded": None}, {}, "gpu-1 has no recorded facts", id="no facts"),
+        pytest.param({}, {"model": "kimi-k2-instrukt"}, "did you mean 'kimi-k2-instruct'?", id="unknown model"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(play: Any, fleet: Any, host: dict[str, Any], extra: dict[str, Any], sentence: str) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS, **host}})
+    status, told = play(inventory=inventory, **extra)
+    assert status == 2
+    assert sentence in " ".join(told.replace("''", "'").split())
+    assert "Traceback" not in told
+
+
+def test_a_bad_host_does_not_keep_the_others_from_their_plans(play: Any, fleet: Any) -> None:
+    hosts = {name: {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS} for name in ("gpu-1", "gpu-2")}
+    hosts["gpu-1"]["llama_plan_ctx_size"] = -5
+    status, told = play(inventory=fleet(**hosts))
+    assert status == 2
+    assert "2 hosts: 1 accept, 1 without a plan" in told
+
+
+def test_facts_are_recorded_and_planned_with_later(play: Any, fleet: Any, tmp_path: Path) -> None:
+    inventory = Path(fleet(**{"gpu-1": {"llama_plan_use_recorded": True}}))
+    first, later = tmp_path / "first", tmp_path / "later"
+    for folder in (first, later):
+        folder.mkdir()
+        shutil.copy(inventory, folder)
+    # Ansible finds host_vars beside an inventory.
+    (first / "host_vars").mkdir()
+    (first / "host_vars/gpu-1.yml").write_text(_recorded.document(FACTS))
+    status, told = play(inventory=str(first / inventory.name), llama_plan_record=str(later / "host_vars"))
+    assert status == 0, told
+    assert "!unsafe '{{ 6 * 7 }}'" in (later / "host_vars/gpu-1/llama_hardware.yml").read_text()
+    status, told = play(inventory=str(later / inventory.name), llama_plan_output=str(tmp_path / "out"))
+    assert status == 0, told
+    plan = json.loads((tmp_path / "out/plan.json").read_text())["plans"][0]
+    assert plan["hardware"]["warnings"] == ["{{ 6 * 7 }}"]
+    assert (plan["recorded"], plan["collected_at"]) == (True, FACTS["collected_at"])
+
+
+def test_folders_are_meant_from_where_the_command_is_given(fleet: Any, tmp_path: Path) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
+    folders = ["-e", "llama_plan_output=out", "-e", "llama_plan_record=kept"]
+    subprocess.run(
+        ["ansible-playbook", "onprem.llamacpp.plan", "-i", inventory, "-e", f"llama_plan_endpoint={CLOSED}", *folders],
+        cwd=tmp_path,
+        env={**os.environ, "PWD": str(tmp_path), "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")},
+        stdout=subprocess.DEVNULL,
+        timeout=120,
+        check=True,
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.html", "plan.json"]
+    assert (tmp_path / "kept/gpu-1/llama_hardware.yml").exists()
+
+
+def test_nothing_is_written_in_check_mode(play: Any, fleet: Any, tmp_path: Path) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
+    status, told = play("--check", inventory=inventory, llama_plan_output=str(tmp_path / "out"), llama_plan_record=str(tmp_path / "rec"))
+    assert status == 0, told
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "rec").exists()
+
+
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs an SSH client to see that a connection is tried")
+def test_what_is_deployed_is_never_planned_on_recorded_facts(play: Any, fleet: Any) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
+    status, told = play(inventory=inventory, playbook="playbooks/site.yml", llama_plan_use_recorded=True)
+    assert status == 4
+    assert "UNREACHABLE" in told
+
+
+def test_hosts_see_their_own_plan_after_the_role(play: Any, fleet: Any, tmp_path: Path) -> None:
+    hosts = {
+        "gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS},
+        "gpu-2": {"llama_plan_use_recorded": True, "llama_hardware_recorded": {**FACTS, "memory": {"total": 101 * 10**9}}},
+    }
+    playbook = yaml.safe_load((ROOT / "playbooks/plan.yml").read_text())
+    show = {
+        "ansible.builtin.debug": {
+            "msg": "{{ inventory_hostname }}={{ llama_plan_result.fit }} other={{ hostvars['gpu-1'].llama_plan_result.fit }}"
+        }
+    }
+    playbook[0]["tasks"] = [show]
+    target = tmp_path / "plan.yml"
+    target.write_text(yaml.safe_dump(playbook))
+    status, told = play(inventory=fleet(**hosts), playbook=str(target))
+    assert status == 0, told
+    assert "gpu-1=resident other=resident" in told
+    assert "gpu-2=streaming other=resident" in told
+
+
+def test_problems_that_are_made_of_the_facts_are_seen_once_there_are_facts(play: Any) -> None:
+    problem = "{{ ['engine: none for ' ~ ansible_facts.llama_hardware.architecture] if ansible_facts.llama_hardware is defined else [] }}"
+    status, told = play(inventory="inventories/local", llama_plan_problems=problem)
+    assert status == 2
+    assert f"engine: none for {os.uname().machine}" in told
