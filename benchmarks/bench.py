@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import fitting
 import planning
 from headers import header_vs_ggufpy
 
@@ -53,6 +54,12 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
     "header_vs_ggufpy": header_vs_ggufpy,
     "plan_vs_debug_task": planning.plan_vs_debug_task,
+    "fit_combinations": fitting.combinations,
+    "fit_device_error_pct_max": fitting.device_error_percent,
+    "fit_device_error_mib_max": fitting.device_error_mib,
+    "fit_context_error_mib_max": fitting.context_error_mib,
+    "fit_weights_error_mib_max": fitting.weights_error_mib,
+    "exact_fit_seconds": fitting.exact_fit_seconds,
 }
 
 

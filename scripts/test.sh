@@ -56,8 +56,11 @@ lab() {
 }
 
 molecule() {
-  say "molecule: scenario default on lab hosts"
-  command molecule test --scenario-name default
+  local scenario
+  for scenario in default plan; do
+    say "molecule: scenario $scenario on lab hosts"
+    command molecule test --scenario-name "$scenario"
+  done
 }
 
 source_demo() {

@@ -35,7 +35,9 @@ class StoreError(Exception):
 class Model:
     """One quant of one repository at one commit, and its places below ``root``."""
 
-    def __init__(self, root: str, repo_id: str, commit: str, quant: str, files: list[dict[str, Any]]) -> None:
+    def __init__(
+        self, root: str, repo_id: str, commit: str, quant: str, files: list[dict[str, Any]], header: Optional[dict[str, Any]] = None
+    ) -> None:
         for name, value in (("repo_id", repo_id), ("commit", commit), ("quant", quant)):
             if not PATTERNS[name].match(value):
                 raise StoreError(f"{name} {value!r} is not usable: it must match {PATTERNS[name].pattern}.")
@@ -45,6 +47,7 @@ class Model:
             raise StoreError(f"The model root {root!r} is not usable: it must be an absolute path of plain characters.")
         self.repo_id, self.commit, self.quant = repo_id, commit, quant
         self.files = [_checked(item) for item in files]
+        self.header = header
         names = [os.path.basename(item["path"]) for item in self.files]
         if len(set(names)) != len(names):
             raise StoreError(f"Two files of {repo_id} {quant} have the same name.")
@@ -86,6 +89,7 @@ class Model:
             "source": file_url(endpoint, self.repo_id, self.commit, "").rstrip("/"),
             "files": [dict(item, name=os.path.basename(item["path"])) for item in self.files],
             "bytes": self.bytes,
+            "header": self.header,
             "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 

@@ -55,6 +55,11 @@ options:
         description: SHA-256 in hexadecimal.
         type: str
         required: true
+  header:
+    description:
+      - Summary of the model's header, as M(onprem.llamacpp.gguf_repo_info) returns it. It is kept in the manifest, so that the
+        model can be planned again without asking a repository.
+    type: dict
   state:
     description:
       - V(present) brings the model to the host.
@@ -251,6 +256,7 @@ def main() -> None:
                     "sha256": {"type": "str", "required": True},
                 },
             },
+            "header": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
@@ -267,7 +273,7 @@ def main() -> None:
     if not params["endpoint"].startswith(("http://", "https://")):
         module.fail_json(msg=f"endpoint {params['endpoint']!r} is not an http or https URL.")
     try:
-        model = Model(params["root"], params["repo_id"], params["commit"], params["quant"], params["files"])
+        model = Model(params["root"], params["repo_id"], params["commit"], params["quant"], params["files"], params["header"])
         result = fetch(module, model) if params["state"] == "present" else remove(module, model)
     except StoreError as error:
         module.fail_json(msg=str(error))

@@ -77,18 +77,25 @@ def quant_table(
     if not listing:
         for name, known in guide.items():
             table[name] = {**known, "files": [], "commit": ""}
-        served = _instance(facts, settings["instance"]).get("plan") or {}
         for name, model in present(facts, entry["repo_id"], settings.get("revision", "")).items():
             files = [{key: file[key] for key in ("path", "size", "sha256")} for file in model["manifest"]["files"]]
             table[name] = {**guide.get(name, {}), "bytes": model["bytes"], "files": files, "commit": model["commit"]}
-            if (served.get("quant"), served.get("commit")) == (name, model["commit"]):
-                table[name]["header"] = served.get("header")
+            table[name]["header"] = model["manifest"].get("header")
     for name, offered in (listing or {}).get("quants", {}).items():
         if offered["complete"]:
             table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "files": offered["files"]}
             table[name]["commit"] = listing["commit"]
             table[name]["header"] = offered.get("header")
-    return dict(sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0])))
+    ordered = sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0]))
+    # What no publisher says of a quant, the next larger one that it says it of has room for.
+    said: dict[str, int] = {}
+    for _name, quant in reversed(ordered):
+        for key in ("ram_streaming", "vram_offload"):
+            if key in quant:
+                said[key] = quant[key]
+            elif key in said:
+                quant[key] = said[key]
+    return dict(ordered)
 
 
 def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], has_devices: bool) -> str:
@@ -254,7 +261,7 @@ def _result(
         "download": found["download"] if found else {},
         "expected": found["expected"] if found else {"tokens_per_second": None, "low": None, "high": None, "basis": "none"},
         "quality": quant.get("quality", {}),
-        "guide": {key: quant[key] for key in ("bits", "ram_streaming", "vram_offload", "tokens_per_second") if key in quant},
+        "guide": {key: said for key, said in entry.get("quants", {}).get(found["quant"] if found else "", {}).items() if key != "quality"},
         "sampling": entry.get("sampling", {}),
         "header": _kept_header(quant.get("header")),
         "model_path": _model_path(facts, entry, quant, found["quant"] if found else ""),
@@ -262,7 +269,7 @@ def _result(
 
 
 def _kept_header(header: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
-    """What a later plan of the same model needs of its header, so that no repository has to be asked for it again."""
+    """What a later plan of the same model needs of its header; its manifest keeps it, so that no repository need be asked again."""
     if not header:
         return None
     layers = [{key: layer[key] for key in ("experts", "rest")} for layer in header["layers"]]

@@ -22,6 +22,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _gguf, _mem
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 2**20
+PACKAGED_RPC_SERVER = "/usr/libexec/x86_64-linux-gnu/llama/bin/ggml-rpc-server"
 
 
 class Engine(NamedTuple):
@@ -54,15 +55,25 @@ def combinations(quick: bool = False, devices: Sequence[str] = ("rpc", "vulkan")
     return [entry for entry in listed if (entry.get("quick") or not quick) and entry["device"] in devices]
 
 
+def summary(name: str, header_path: str = "") -> dict[str, Any]:
+    """The summary of a shape's header, as it would be read from a repository."""
+    shape = shapes.SHAPES[name]
+    data, size = shapes.header_bytes(shape), shapes.full_size(shape)
+    header, _read = _gguf.read_header(lambda begin, end: [data[begin:end]], size, f"{name}.gguf", _gguf.Budget())
+    file = {"path": f"{name}.gguf", "size": size, "header_bytes": len(data), "header": header_path}
+    return _profile.profile([file], [header])
+
+
 def models() -> dict[str, _memory_model.Model]:
-    """The model of every shape, from its header as it would be read from a repository."""
-    found = {}
-    for name, shape in shapes.SHAPES.items():
-        data, size = shapes.header_bytes(shape), shapes.full_size(shape)
-        header, _read = _gguf.read_header(lambda begin, end, held=data: [held[begin:end]], size, f"{name}.gguf", _gguf.Budget())
-        file = {"path": f"{name}.gguf", "size": size, "header_bytes": len(data), "header": ""}
-        found[name] = _memory_model.Model(_profile.profile([file], [header]))
-    return found
+    """The model of every shape."""
+    return {name: _memory_model.Model(summary(name)) for name in shapes.SHAPES}
+
+
+def stub_on_controller(name: str, folder: Path) -> dict[str, Any]:
+    """The summary of a shape whose header lies in a file of the folder."""
+    path = folder / f"{name}.header"
+    path.write_bytes(shapes.header_bytes(shapes.SHAPES[name]))
+    return summary(name, str(path))
 
 
 def ask(engine: Engine, listed: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

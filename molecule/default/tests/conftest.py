@@ -5,76 +5,30 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
-import os
-import re
-import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tests/lab"))
+
+import plays
+
 INVENTORY = str(ROOT / "molecule/default/inventory")
 ADDRESSES = {"trixie": "10.76.0.11", "bookworm": "10.76.0.12", "forky": "10.76.0.13"}
 MIRROR = "http://10.76.0.10"
 
 
-TREE = (
-    "find /etc /opt /usr/local /var/lib/llamacpp -printf '%p %m %u %s %T@ %l\\n' | sort; systemctl show -p MainPID,NRestarts llamacpp@main"
-)
-
-
-def tree(host: Any) -> str:
-    """A digest of every file of ours and of the configuration, with the server's process."""
-    return hashlib.sha256(host.check_output(TREE).encode()).hexdigest()
-
-
-class Run(NamedTuple):
-    """What a playbook run came to: exit status, whole output, counters by host."""
-
-    status: int
-    output: str
-    stats: dict[str, dict[str, int]]
-
-    @property
-    def text(self) -> str:
-        """The output with line breaks and indentation folded, to look for sentences in."""
-        return re.sub(r"\s+", " ", self.output)
-
-
-def environment() -> dict[str, str]:
-    """What Ansible is run with: the project's settings, not molecule's, and output that can be read by programs."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
-    return {**kept, "ANSIBLE_NOCOLOR": "1"}
-
-
-def run_playbook(*arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
-    """Runs a playbook of the project on the lab, within a bound of seconds."""
-    done = subprocess.run(
-        ["ansible-playbook", "-i", INVENTORY, playbook, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    stats = {
-        name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counters)}
-        for name, counters in re.findall(r"^(\S+)\s+: (ok=.*)$", done.stdout, re.MULTILINE)
-    }
-    return Run(done.returncode, done.stdout, stats)
-
-
 @pytest.fixture(scope="session")
-def play() -> Callable[..., Run]:
-    return run_playbook
+def play() -> Callable[..., plays.Run]:
+    return functools.partial(plays.run_playbook, INVENTORY)
 
 
 class Server:

@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from conftest import ADDRESSES, tree
+from conftest import ADDRESSES
+from plays import tree
 
 
 @contextmanager
@@ -51,6 +52,11 @@ def variables(**values: Any) -> list[str]:
             {"quant": "UD-Q9"},
             ["quant UD-Q9 is not in onprem/Tiny-Kimi-K2-GGUF: it has", "UD-TQ1_0 (", "UD-Q2_K_XL (", "Q2_K_L ("],
             id="unknown quant",
+        ),
+        pytest.param(
+            {"quant": "Q8_0"},
+            ["quant Q8_0 is incomplete in onprem/Tiny-Kimi-K2-GGUF: Tiny-Kimi-K2-Q8_0.gguf is not a usable GGUF file"],
+            id="a file that is no model, before it is fetched",
         ),
         pytest.param({"model": "tiny-kimi-k3"}, ["did you mean 'tiny-kimi-k2'?"], id="unknown model"),
         pytest.param(

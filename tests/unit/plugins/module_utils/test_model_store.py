@@ -23,7 +23,7 @@ FILES = [{"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdig
 def model(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fchown", lambda *_args: None)
     monkeypatch.setattr(os, "chown", lambda *_args: None)
-    return Model(str(tmp_path / "models"), "org/Repo-GGUF", COMMIT, "Q2_K", FILES)
+    return Model(str(tmp_path / "models"), "org/Repo-GGUF", COMMIT, "Q2_K", FILES, {"architecture": "llama"})
 
 
 def fill(model):
@@ -57,6 +57,7 @@ def test_publish(model):
         "source": f"http://mirror/org/Repo-GGUF/resolve/{COMMIT}",
         "files": [dict(item, name=os.path.basename(item["path"])) for item in FILES],
         "bytes": 12,
+        "header": {"architecture": "llama"},
     }
     modes = {name: oct(os.stat(os.path.join(model.path, name)).st_mode & 0o777) for name in [".", *os.listdir(model.path)]}
     assert modes.pop(".") == "0o755"

@@ -175,3 +175,24 @@ def test_a_header_that_cannot_be_sized_is_one_sentence(shape_models):
     del found["quants"][QUANT]["header"]["parameters"]["embedding_length"]
     with pytest.raises(_catalog.PlanError, match=r"UD-Q2_K_XL cannot be sized: the header of .* does not say 'embedding_length'"):
         _planner.plan(host(540, T4), wish(), K2, found)
+
+
+def test_a_published_model_is_planned_by_the_header_in_its_manifest(shape_models):
+    model, facts = shape_models["kimi-k2"], host(540, A100)
+    first = planned(model, facts)
+    files = [{**file, "name": file["path"]} for file in first["files"]]
+    manifest = {"files": files, "published_at": "2026-11-22T00:00:00Z", "header": first["header"]}
+    published = {"repo_id": K2["repo_id"], "commit": first["commit"], "quant": QUANT, "path": "/m", "bytes": model.total}
+    facts["models"] = [{**published, "complete": True, "manifest": manifest}]
+    assert not _planner.needs_listing(facts, wish(), K2)
+    again = _planner.plan(facts, wish(), K2)
+    for key in ("basis", "placement", "memory", "header"):
+        assert again[key] == first[key], key
+    assert again["model_path"] == f"/m/{files[0]['path']}"
+
+
+def test_what_no_publisher_says_of_a_quant_follows_from_the_next_larger():
+    found = _planner.plan(host(101, T4), wish(), K2)
+    fits = {other["quant"]: other["fit"] for other in found["alternatives"]}
+    assert fits["UD-IQ1_M"] == fits["UD-IQ2_XXS"] == fits[QUANT] == "streaming"
+    assert fits["UD-Q3_K_XL"] == fits["UD-Q4_K_XL"] == "none"

@@ -1,0 +1,62 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs the project's playbooks on a lab as a user does, for the tests of the scenarios."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = Path(os.environ.get("ONPREM_LLAMACPP_CACHE") or "~/.cache/onprem-llamacpp").expanduser() / "lab/id_ed25519"
+TREE = (
+    "find /etc /opt /usr/local /var/lib/llamacpp -printf '%p %m %u %s %T@ %l\\n' | sort; systemctl show -p MainPID,NRestarts llamacpp@main"
+)
+
+
+def tree(host: Any) -> str:
+    """A digest of every file of ours and of the configuration, with the server's process."""
+    return hashlib.sha256(host.check_output(TREE).encode()).hexdigest()
+
+
+class Run(NamedTuple):
+    """What a playbook run came to: exit status, whole output, counters by host."""
+
+    status: int
+    output: str
+    stats: dict[str, dict[str, int]]
+
+    @property
+    def text(self) -> str:
+        """The output with line breaks and indentation folded, to look for sentences in."""
+        return re.sub(r"\s+", " ", self.output)
+
+
+def environment() -> dict[str, str]:
+    """What Ansible is run with: the project's settings, not molecule's, and output that can be read by programs."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    return {**kept, "ANSIBLE_NOCOLOR": "1"}
+
+
+def run_playbook(inventory: str, *arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
+    """Runs a playbook of the project on the lab, within a bound of seconds."""
+    done = subprocess.run(
+        ["ansible-playbook", "-i", inventory, playbook, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    stats = {
+        name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counters)}
+        for name, counters in re.findall(r"^(\S+)\s+: (ok=.*)$", done.stdout, re.MULTILINE)
+    }
+    return Run(done.returncode, done.stdout, stats)
