@@ -276,7 +276,7 @@ def _read_key(cursor: _Cursor, keys: dict[str, Any], lengths: dict[str, int]) ->
 
 def _alignment(cursor: _Cursor, keys: dict[str, Any]) -> int:
     found = keys.get("general.alignment", DEFAULT_ALIGNMENT)
-    if type(found) is not int or not 0 < found <= LARGEST_ALIGNMENT or found & (found - 1):
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 < found <= LARGEST_ALIGNMENT or found & (found - 1):
         raise cursor.error(f"its alignment is {repr(found)[:40]}, which is no power of two up to {LARGEST_ALIGNMENT}")
     return found
 

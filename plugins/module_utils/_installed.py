@@ -98,6 +98,9 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "port": port,
                 "document": document,
                 "plan": read_json(instance.record(current, "plan.json")) if current else {},
+                # What its last start took on the devices, and what a benchmark of it has measured.
+                "actual": read_json(instance.record(current, "actual.json")).get("devices", []) if current else [],
+                "benchmark": read_json(instance.record(current, "benchmark.json")) if current else {},
             }
         )
     return found

@@ -190,7 +190,7 @@ def memory(model: Model, setup: Setup, devices: int) -> dict[str, Any]:
     places = assign(model.count, setup.n_gpu_layers, setup.tensor_split, devices)
     spared = experts_on_host(model, setup.n_cpu_moe)
     contexts = context_by_layer(model, setup)
-    found = [{"weights": 0, "context": 0, "compute": 0} for _ in range(devices)]
+    found = [{"weights": 0, "context": 0, "compute": 0} for _device in range(devices)]
     host = {"weights": 0, "context": 0, "compute": 0}
     for layer, sizes in enumerate(model.layers):
         place = found[places[layer]] if places[layer] != HOST else host

@@ -34,7 +34,7 @@ def profile(files: list[dict[str, Any]], headers: list[Header]) -> dict[str, Any
         raise GgufError(f"{path} is not a model: its header names no architecture.")
     parameters = _parameters(first, architecture + ".", path)
     layer_count = parameters.get("block_count")
-    if type(layer_count) is not int or not 0 < layer_count <= MOST_LAYERS:
+    if not isinstance(layer_count, int) or isinstance(layer_count, bool) or not 0 < layer_count <= MOST_LAYERS:
         raise GgufError(f"{path} is not a model: {architecture}.block_count is {repr(layer_count)[:40]}, allowed are 1 to {MOST_LAYERS}.")
     layers, rest = _by_layer(tensors, layer_count, path)
     input_bytes = sum(tensor.bytes for tensor in rest if _short(tensor.name) in INPUT)
@@ -107,7 +107,7 @@ def _by_type(tensors: list[Tensor]) -> dict[str, int]:
 def _by_layer(tensors: list[Tensor], count: int, path: str) -> tuple[list[dict[str, Any]], list[Tensor]]:
     """Sums for each layer, and the tensors that belong to none."""
     experts, others = [0] * count, [0] * count
-    names: list[set[str]] = [set() for _ in range(count)]
+    names: list[set[str]] = [set() for _layer in range(count)]
     rest = []
     for tensor in tensors:
         match = LAYER.match(tensor.name)

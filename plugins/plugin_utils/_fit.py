@@ -172,6 +172,7 @@ def assess(
         "remedies": remedies,
         "notes": [*room.notes, *notes],
         "offloaded": found.offloaded,
+        "guide_vram": quant.get("vram_offload", 0),
         "placement": found.placement,
         "devices": devices,
         "memory": memory_of(found, room, devices),

@@ -81,6 +81,7 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
     if facts:
         lines += _row("facts", facts)
     lines += _given(result) if refused else _fitting(result, link)
+    lines += _guide(result.get("guide", {}))
     for index, reason in enumerate(result["reasons"]):
         lines += _row("" if index else "because", f"· {reason}")
     for index, note in enumerate(result.get("notes", [])):
@@ -97,6 +98,17 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
             lines += _row(label, f"{fit}: {', '.join(offers)}")
             label = ""
     return lines
+
+
+def _guide(said: dict[str, Any]) -> list[str]:
+    """What the publisher's guide says of the quant, which the plan may contradict."""
+    parts = [f"{amount(said['ram_streaming'])} of RAM"] if "ram_streaming" in said else []
+    parts += [f"{amount(said['vram_offload'])} on devices"] if "vram_offload" in said else []
+    if "tokens_per_second" in said:
+        parts.append(
+            f"about {said['tokens_per_second']:g} tokens/s" + (f" with one {said['measured_on']}" if "measured_on" in said else "")
+        )
+    return _row("guide says", ", ".join(parts)) if parts else []
 
 
 def _given(result: dict[str, Any]) -> list[str]:

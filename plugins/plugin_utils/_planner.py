@@ -21,6 +21,7 @@ ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
     *("ram_reserve", "vram_margin", "require_gpu"),
 )
+NOTEWORTHY_PERCENT = 2
 REGIMES = ("vram", "resident", "streaming")
 
 
@@ -98,12 +99,16 @@ def quant_table(
     return dict(ordered)
 
 
-def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], has_devices: bool) -> str:
-    """The quant that V(auto) or a use case stands for on this host; nothing when none is usable."""
+def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], vram: int) -> str:
+    """The quant that V(auto) or a use case stands for on this host; nothing when none is usable.
+
+    ``vram`` is the memory of its devices that strangers leave. What suits a card is the guide's to say: it speaks of the speed
+    that users of such a card were content with, where the fit only says that a quant runs.
+    """
 
     def suits(name: str) -> bool:
         found = assessed.get(name)
-        return bool(found and found["usable"] and (found["offloaded"] or not has_devices))
+        return bool(found and found["usable"] and (not vram or (found["offloaded"] and found["guide_vram"] <= vram)))
 
     if settings["use_case"]:
         cases = entry.get("use_cases", {})
@@ -121,12 +126,12 @@ def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, 
 
 
 def decide(
-    settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], broken: dict[str, str], has_devices: bool
+    settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], broken: dict[str, str], vram: int
 ) -> tuple[str, str, list[str]]:
     """Quant, verdict and reasons for a wish, following the quant policy where the wish does not fit."""
     wanted = settings["quant"]
     if wanted == "auto" or settings["use_case"]:
-        name = choose(settings, entry, assessed, has_devices)
+        name = choose(settings, entry, assessed, vram)
         if name:
             return name, "accept", []
         smallest = next(iter(assessed.values()), None)
@@ -155,6 +160,16 @@ def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
     largest = {found["fit"]: name for name, found in assessed.items() if found["usable"]}
     told = [f"{regime} {largest[regime]} ({amount(assessed[largest[regime]]['bytes'])})" for regime in REGIMES if regime in largest]
     return [f"the largest that fit here: {', '.join(told)}"] if told else []
+
+
+def overdrawn(instance: dict[str, Any]) -> list[str]:
+    """What to do where the last start took clearly more on a device than was planned."""
+    return [
+        f"{share['engine_name']} took {amount(share['actual'] - share['planned'])} more than planned at the last start: "
+        f"raise llama_plan_vram_margin by as much"
+        for share in instance.get("actual", [])
+        if share["error_percent"] > NOTEWORTHY_PERCENT
+    ]
 
 
 def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -199,9 +214,11 @@ def plan(
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:
-        name, verdict, reasons = decide(settings, entry, assessed, broken, bool(facts.get("devices")))
+        vram = sum(device["total"] - device.get("foreign", 0) for device in facts.get("devices", []))
+        name, verdict, reasons = decide(settings, entry, assessed, broken, vram)
     found, quant = assessed.get(name), table.get(name, {})
     result = _result(facts, settings, entry, quant, found)
+    result["notes"] = result["notes"] + overdrawn(_instance(facts, settings["instance"]))
     result["alternatives"] = [_alternative(other) for other in assessed.values()]
     result = keep_placement(result, kept)
     header = quant.get("header") or {}

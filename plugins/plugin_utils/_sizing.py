@@ -120,7 +120,7 @@ def _by_header(
     offloaded = setup.n_gpu_layers > 0
     return Sizing(
         placement,
-        devices or [_nothing() for _ in room.devices],
+        devices or [_nothing() for _device in room.devices],
         host,
         _active(model, setup, count),
         offloaded and host["weights"] <= model.header["input"],
@@ -165,7 +165,11 @@ def _by_size(
     per_token = entry.get("context_bytes_per_token", {}).get(settings["cache_type_k"], 0)
     context = per_token * math.ceil(placement["ctx_size"] / 256) * 256
     compute = settings["ubatch_size"] * COMPUTE_PER_TOKEN
-    offload = quant.get("vram_offload") or int(OFFLOAD_SHARE * weights) + context + compute
+    # For device memory the fit decides; the guide's figure stands in where the share of the experts is not known.
+    dense = 1 - entry["expert_share"] if "expert_share" in entry else OFFLOAD_SHARE
+    offload = int(dense * weights) + context + compute
+    if "expert_share" not in entry:
+        offload = quant.get("vram_offload") or offload
     on_devices = 0
     devices = [] if on_cpu else room.devices
     whole = bool(devices) and weights + context + compute * len(devices) <= room.vram

@@ -84,6 +84,46 @@ def test_a_wish_too_large_for_the_t4_hosts_is_refused_with_what_would_fit(play: 
         assert f"{fits} would fit" in " ".join(told.split())
 
 
+HOSTS = ("t4-64", "t4-96", "t4-no-driver", "a10-192", "a10g-256", "a10-occupied", "a100x2-512", "cpu-512")
+
+
+@pytest.mark.parametrize(
+    ("wish", "quants"),
+    [
+        # The guide: with a T4 and 96 GB Q2_K_XL, with less TQ1_0; with more of a card Q2_K_XL, or what quality asks for.
+        pytest.param({"quant": "auto"}, "TQ1_0 Q2_K_XL TQ1_0 Q2_K_XL Q2_K_XL TQ1_0 Q2_K_XL Q2_K_XL", id="tree"),
+        pytest.param({"use_case": "development"}, "TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0", id="development"),
+        pytest.param({"use_case": "production"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q4_K_XL", id="production"),
+        pytest.param({"use_case": "edge"}, "IQ1_S IQ1_S IQ1_S IQ1_S IQ1_S TQ1_0 IQ1_S IQ1_S", id="edge"),
+        pytest.param({"use_case": "research"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q5_K_XL TQ1_0 Q5_K_XL Q5_K_XL", id="research"),
+        pytest.param({"use_case": "quality"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q4_K_XL", id="quality"),
+    ],
+)
+def test_hosts_of_every_kind_get_what_the_guide_says(play: Any, tmp_path: Path, wish: dict[str, str], quants: str) -> None:
+    _status, told = play(llama_plan_output=str(tmp_path), **wish)
+    plans = {plan["inventory_hostname"]: plan for plan in json.loads((tmp_path / "plan.json").read_text())["plans"]}
+    assert [plans[name]["quant"] for name in HOSTS] == [f"UD-{quant}" for quant in quants.split()], told
+    assert {plan["verdict"] for plan in plans.values()} == {"accept"}
+
+
+REGIMES = {
+    "t4-64": ("none", True),
+    "t4-96": ("streaming", True),
+    "t4-no-driver": ("streaming", True),
+    "a10-192": ("streaming", True),
+    "a10g-256": ("streaming", True),
+    "a10-occupied": ("streaming", False),
+    "a100x2-512": ("resident", True),
+    "cpu-512": ("resident", False),
+}
+
+
+def test_hosts_of_every_kind_run_the_default_quant_in_their_regimes(play: Any, tmp_path: Path) -> None:
+    play(llama_plan_output=str(tmp_path))
+    plans = {plan["inventory_hostname"]: plan for plan in json.loads((tmp_path / "plan.json").read_text())["plans"]}
+    assert {name: (plan["fit"], plan["placement"]["n_gpu_layers"] > 0) for name, plan in plans.items()} == REGIMES
+
+
 @pytest.mark.parametrize(
     ("host", "extra", "sentence"),
     [

@@ -153,6 +153,17 @@ def test_a_benchmark_replaces_the_estimate(shape_models):
     }
 
 
+def test_a_start_that_took_more_than_planned_is_told(shape_models):
+    taken = [
+        {"engine_name": "CUDA0", "planned": 10 * 10**9, "actual": 11 * 10**9, "error_percent": 10.0},
+        {"engine_name": "CUDA1", "planned": 10 * 10**9, "actual": 9 * 10**9, "error_percent": -10.0},
+    ]
+    notes = planned(shape_models["kimi-k2"], host(540, A100, instances=[{"name": "main", "actual": taken}]))["notes"]
+    assert [note for note in notes if "last start" in note] == [
+        "CUDA0 took 1.0 GB more than planned at the last start: raise llama_plan_vram_margin by as much"
+    ]
+
+
 def test_a_refusal_says_what_would_make_it_fit(shape_models):
     reasons = planned(shape_models["kimi-k2"], host(67.4, T4))["reasons"]
     assert "memory: UD-Q2_K_XL needs 96.0 GB of host memory even with its experts on disk, the host has 67.4 GB" in reasons
