@@ -153,8 +153,9 @@ def devices(
     fields, status, out, err = _query(run, FIELDS)
     if status == 127:
         return [], [], False
-    found, divided, warnings = parse_rows(out, fields, host_memory) if status == 0 or _NO_HANDLE.search(out) else ([], set(), [])
-    answers = status == 0 or bool(warnings) or "No devices were found" in out + err
+    text = out if status == 0 else f"{out}\n{err}"
+    found, divided, warnings = parse_rows(text, fields, host_memory) if status == 0 or _NO_HANDLE.search(text) else ([], set(), [])
+    answers = status == 0 or bool(warnings) or "No devices were found" in text
     if not found:
         if status != 0:
             warnings = warnings or [f"nvidia-smi failed ({status}): {(err or out).strip() or 'no message'}"]

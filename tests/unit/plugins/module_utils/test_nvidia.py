@@ -232,6 +232,14 @@ def test_a_lost_gpu_is_a_warning_with_its_address() -> None:
         assert any(address in warning and words in warning and "not planned" in warning for warning in warnings)
 
 
+def test_the_others_of_a_lost_gpu_stay() -> None:
+    answers = asks({"gpus": [T4]})
+    lost = "Unable to determine the device handle for GPU0000:07:00.0: Unknown Error"
+    devices, warnings, _answers = _nvidia.devices(lambda argv: (15, answers(argv)[1], lost) if "query-gpu" in argv[1] else answers(argv))
+    assert [entry["uuid"] for entry in devices] == ["GPU-6ee1"]
+    assert len(warnings) == 1 and "0000:07:00.0 is lost" in warnings[0]
+
+
 @pytest.mark.parametrize(
     ("document", "part"),
     [
