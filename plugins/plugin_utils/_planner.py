@@ -87,6 +87,10 @@ def quant_table(
             table[name] = {**guide.get(name, {}), "bytes": offered["bytes"], "files": offered["files"]}
             table[name]["commit"] = listing["commit"]
             table[name]["header"] = offered.get("header")
+    read = next((quant["header"] for quant in table.values() if quant.get("header")), None)
+    for quant in table.values():
+        if read and not quant.get("header"):
+            quant["likeness"] = scaled(read, quant["bytes"])
     ordered = sorted(table.items(), key=lambda item: (item[1]["bytes"], item[0]))
     # What no publisher says of a quant, the next larger one that it says it of has room for.
     said: dict[str, int] = {}
@@ -97,6 +101,13 @@ def quant_table(
             elif key in said:
                 quant[key] = said[key]
     return dict(ordered)
+
+
+def scaled(header: dict[str, Any], size: int) -> dict[str, Any]:
+    """The header of one quant as another of the same model will have it: the same shape, its weights in proportion."""
+    ratio = size / header["bytes"]
+    layers = [{key: int(layer[key] * ratio) for key in ("experts", "rest")} for layer in header["layers"]]
+    return {**header, "bytes": size, "layers": layers, **{key: int(header[key] * ratio) for key in ("input", "output")}, "types": {}}
 
 
 def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, dict[str, Any]], vram: int) -> str:

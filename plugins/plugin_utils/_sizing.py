@@ -81,7 +81,7 @@ def size(
     """The best placement of a quant on the devices, or on the CPU alone.
 
     Args:
-        quant: its C(bytes), and the C(header) where it was read.
+        quant: its C(bytes), and the C(header) where it was read, or its C(likeness) where another quant's was.
         settings: the wish.
         entry: the catalogue entry.
         room: what the host can give.
@@ -89,13 +89,15 @@ def size(
         exact: the engine's answer about this quant on these devices, as llama_fit_info returns it.
     """
     placement = base_placement(settings, entry)
-    if not quant.get("header"):
+    header = quant.get("header") or quant.get("likeness")
+    if not header:
         return _by_size(quant, settings, entry, room, placement, on_cpu)
-    model = Model(dict(quant["header"]))
+    model = Model(dict(header))
     context = int(model.keys.get("context_length", 0))
     if context and not settings["ctx_size"]:
         placement["ctx_size"] = min(placement["ctx_size"], context)
-    return _by_header(model, settings, room, placement, on_cpu, exact)
+    found = _by_header(model, settings, room, placement, on_cpu, exact)
+    return found if quant.get("header") else found._replace(basis="catalog")
 
 
 def _by_header(

@@ -44,6 +44,19 @@ def test_regimes(shape_models, facts, fit, placement):
     assert {key: found["placement"][key] for key in placement} == placement
 
 
+def test_quants_whose_headers_were_not_read_are_sized_after_the_one_that_was(shape_models):
+    model = shape_models["kimi-k2"]
+    found = offer(model)
+    half = listing(UD__TQ1_0=model.total // 2)["quants"]["UD-TQ1_0"]
+    found["quants"]["UD-TQ1_0"] = half
+    plan = _planner.plan(host(540, A100), wish(quant="UD-TQ1_0"), K2, found)
+    assert plan["basis"] == "catalog"
+    assert plan["placement"]["n_cpu_moe"] is None or plan["placement"]["n_cpu_moe"] < 34
+    held = sum(share["weights"] for share in plan["memory"]["devices"]) + plan["memory"]["host"]["weights"]
+    assert held == model.total // 2
+    assert sum(share["context"] for share in plan["memory"]["devices"]) == 70272 * plan["placement"]["ctx_size"]
+
+
 def test_only_devices_that_hold_something_are_the_servers(shape_models):
     cards = [device(24576, 24000, 0), device(81920, index=1), device(81920, index=2)]
     found = planned(shape_models["kimi-linear"], host(101, cards))
