@@ -65,8 +65,7 @@ def unpack(archive_path: str, folder: str) -> str:
             index = json.loads(archive.read(INDEX))
             for entry in index:
                 path, header = os.path.join(folder, os.path.basename(entry["name"])), archive.read(entry["name"])
-                write_stub(header, int(entry["size"]), path)
-                os.chmod(path, 0o444)
+                write_stub(header, int(entry["size"]), path, 0o444)
                 if os.stat(path).st_blocks * 512 > len(header) + MIB:
                     raise FitError(f"the filesystem of {folder} does not keep holes, so no stub can be laid there")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -76,15 +75,20 @@ def unpack(archive_path: str, folder: str) -> str:
 
 @contextmanager
 def private_folder(parent: str) -> Iterator[str]:
-    """A folder for nobody's eyes but the engine's, gone afterwards."""
-    os.makedirs(parent, exist_ok=True)
+    """A folder for nobody's eyes, beneath the nearest folder that there is, gone afterwards."""
+    while not os.path.isdir(parent):
+        parent = os.path.dirname(parent)
     folder = tempfile.mkdtemp(prefix=".fit-", dir=parent)
     try:
-        if os.geteuid() == 0:
-            os.chown(folder, pwd.getpwnam(USER).pw_uid, -1)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def hand_over(folder: str) -> None:
+    """Lets the engine in, once nothing more is written there by anyone else."""
+    if os.geteuid() == 0:
+        os.chown(folder, pwd.getpwnam(USER).pw_uid, -1)
 
 
 def _identity() -> dict[str, Any]:

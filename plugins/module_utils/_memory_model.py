@@ -65,59 +65,79 @@ class Model:
         self.keys: dict[str, Any] = header["parameters"]
         self.layers: list[dict[str, Any]] = header["layers"]
         self.count = len(self.layers)
-        try:
-            self.embedding = int(self.keys["embedding_length"])
-            self.heads = self._per_layer("attention.head_count")
-            self.kv_heads = self._per_layer("attention.head_count_kv", self.heads)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the header of {header.get('name') or 'the model'} does not say {error}") from error
-        self.vocabulary = int(header.get("vocabulary") or self.keys.get("vocab_size") or 0)
+        self.embedding = self.number("embedding_length")
+        self.heads = self._per_layer("attention.head_count")
+        self.kv_heads = self._per_layer("attention.head_count_kv", self.heads)
+        if not self.embedding or not any(self.heads):
+            raise ValueError(f"{self._who} has no embedding or no attention head")
+        self.vocabulary = int(header.get("vocabulary") or self.number("vocab_size", 0))
         head = self.embedding // max(1, *self.heads)
-        self.key_length = int(self.keys.get("attention.key_length", head))
-        self.value_length = int(self.keys.get("attention.value_length", head))
-        self.latent = bool(self.keys.get("attention.key_length_mla") and self.keys.get("attention.value_length_mla"))
-        self.experts = int(self.keys.get("expert_count", 0))
-        self.experts_used = int(self.keys.get("expert_used_count", 0))
+        self.key_length = self.number("attention.key_length", head)
+        self.value_length = self.number("attention.value_length", head)
+        self.latent = bool(self.number("attention.key_length_mla", 0) and self.number("attention.value_length_mla", 0))
+        self.experts = self.number("expert_count", 0)
+        self.experts_used = self.number("expert_used_count", 0)
+        self.window = self.number("attention.sliding_window", 0)
+        self.width = max(self._per_layer("feed_forward_length", [0] * self.count), default=0)
         self.total = int(header["bytes"])
-        # Without an output of its own the input embedding is loaded a second time, on the output's device.
-        self.output = header["output"] + (header["input"] if header.get("tied") else 0)
+        # Without an output of its own the token embedding is loaded a second time, on the output's device.
+        self.doubled = header.get("token_embd", header["input"]) if header.get("tied") else 0
+        self.output = header["output"] + self.doubled
+
+    @property
+    def _who(self) -> str:
+        return f"the header of {self.header.get('name') or 'the model'}"
+
+    def number(self, key: str, default: Optional[int] = None) -> int:
+        """A whole number of the header.
+
+        Raises:
+            ValueError: it is missing without a default, or is no whole number from zero on.
+        """
+        value = self.keys.get(key, default)
+        if value is None:
+            raise ValueError(f"{self._who} does not say {key}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{self._who} has {str(value)[:40]} for {key}")
+        return value
 
     def _per_layer(self, key: str, default: Optional[list[int]] = None) -> list[int]:
-        value = self.keys.get(key, default) if default is not None else self.keys[key]
-        values = value if isinstance(value, list) else [value] * self.count
-        if len(values) < self.count:
-            raise ValueError(f"{key} for all of its {self.count} layers")
-        return [int(number) for number in values[: self.count]]
+        value = self.keys.get(key, default)
+        if not isinstance(value, list):
+            return [self.number(key)] * self.count
+        if len(value) < self.count or not all(isinstance(number, int) and number >= 0 for number in value):
+            raise ValueError(f"{self._who} does not say {key} for all of its {self.count} layers")
+        return [int(number) for number in value[: self.count]]
 
     def is_recurrent(self, layer: int) -> bool:
         """Whether a layer keeps a state for each sequence instead of a cache that grows."""
         if not any(self.keys.get(key) for key in ("kda.head_dim", "ssm.state_size", "ssm.conv_kernel")):
             return False
-        interval = int(self.keys.get("full_attention_interval", 0))
+        interval = self.number("full_attention_interval", 0)
         return (layer + 1) % interval != 0 if interval else self.kv_heads[layer] == 0
 
     def is_windowed(self, layer: int) -> bool:
         """Whether a layer looks back over a sliding window only."""
-        if not self.keys.get("attention.sliding_window"):
+        if not self.window:
             return False
         pattern = self.keys.get("attention.sliding_window_pattern")
         if isinstance(pattern, list):
             return bool(pattern[layer]) if layer < len(pattern) else False
         period, first_full = SWA_PERIODS.get(self.header["architecture"], (0, False))
-        period = int(pattern or period)
+        period = self.number("attention.sliding_window_pattern", period)
         if not period:
             return False  # an architecture that is not known to use its window: sized as if it did not
         return layer % period != 0 if first_full else layer % period < period - 1
 
     def state(self, layer: int) -> int:
         """Bytes of a recurrent layer's state for one sequence; always in 32 bits."""
-        conv = int(self.keys.get("ssm.conv_kernel", 0))
-        size = int(self.keys.get("kda.head_dim", 0))
+        conv = self.number("ssm.conv_kernel", 0)
+        size = self.number("kda.head_dim", 0)
         if size:
             inner = self.heads[layer] * size
             return (3 * (conv - 1 if conv else 3) * inner + size * inner) * F32
-        inner, state = int(self.keys.get("ssm.inner_size", 0)), int(self.keys.get("ssm.state_size", 0))
-        groups = int(self.keys.get("ssm.group_count", 0))
+        inner, state = self.number("ssm.inner_size", 0), self.number("ssm.state_size", 0)
+        groups = self.number("ssm.group_count", 0)
         return (max(0, conv - 1) * (inner + 2 * groups * state) + state * inner) * F32
 
     def states(self) -> int:
@@ -145,8 +165,7 @@ def _row(values: int, kind: str) -> int:
 def context_by_layer(model: Model, setup: Setup) -> list[int]:
     """Bytes of cache and state that each layer takes."""
     cells, streams = sequence_cells(setup)
-    window = int(model.keys.get("attention.sliding_window") or 0)
-    window_cells = _pad(min(cells, window * (setup.parallel if setup.unified else 1) + setup.ubatch_size))
+    window_cells = _pad(min(cells, model.window * (setup.parallel if setup.unified else 1) + setup.ubatch_size))
     found = []
     for layer in range(model.count):
         if model.is_recurrent(layer):
@@ -157,6 +176,13 @@ def context_by_layer(model: Model, setup: Setup) -> list[int]:
             row += _row(model.value_length * model.kv_heads[layer], setup.cache_type_v)
         found.append(row * streams * (window_cells if model.is_windowed(layer) else cells))
     return found
+
+
+def checkpoint(model: Model, setup: Setup) -> int:
+    """Bytes of a copy of one slot's recurrent state and windows, which servers keep in host memory to go back to."""
+    row = _row(model.key_length, setup.cache_type_k) + (0 if model.latent else _row(model.value_length, setup.cache_type_v))
+    windowed = sum(model.kv_heads[layer] for layer in range(model.count) if model.is_windowed(layer))
+    return model.states() + row * windowed * min(model.window, sequence_cells(setup)[0])
 
 
 def assign(count: int, n_gpu_layers: int, tensor_split: Optional[Sequence[float]], devices: int) -> list[int]:
@@ -199,8 +225,8 @@ def memory(model: Model, setup: Setup, devices: int) -> dict[str, Any]:
     if places[-1] != HOST:
         found[places[-1]]["weights"] += model.output
     host["weights"] = model.total - sum(share["weights"] for share in found)
-    if model.header.get("tied") and places[-1] != HOST:
-        host["weights"] += model.header["input"]
+    if places[-1] != HOST:
+        host["weights"] += model.doubled
     for device, bytes_ in enumerate(compute(model, setup, places, devices)):
         found[device]["compute"] = bytes_
     host["compute"] = host_compute(model, setup, places)
@@ -217,8 +243,7 @@ def _scratch(model: Model, setup: Setup, with_experts: bool) -> tuple[int, int, 
     attention = 3 * heads * model.key_length if model.latent else 12 * model.embedding
     feed_forward = 0
     if not model.experts_used:
-        widths = model.keys.get("feed_forward_length", 0)
-        feed_forward = 3 * int(max(widths) if isinstance(widths, list) else widths) + 4 * model.embedding
+        feed_forward = 3 * model.width + 4 * model.embedding
     elif with_experts:
         feed_forward = (2 * model.experts_used + 5) * model.embedding
     layer = max(attention, feed_forward) * F32 * setup.ubatch_size

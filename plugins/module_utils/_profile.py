@@ -50,6 +50,7 @@ def profile(files: list[dict[str, Any]], headers: list[Header]) -> dict[str, Any
         "types": _by_type(tensors),
         "layers": layers,
         "input": input_bytes,
+        "token_embd": sum(tensor.bytes for tensor in rest if tensor.name == "token_embd.weight"),
         "output": sum(tensor.bytes for tensor in rest) - input_bytes,
         "tied": all(tensor.name != "output.weight" for tensor in rest),
         "files": files,

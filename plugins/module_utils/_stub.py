@@ -9,7 +9,7 @@ import os
 from typing import Union
 
 
-def write_stub(header: Union[bytes, bytearray, str], size: int, target: str) -> None:
+def write_stub(header: Union[bytes, bytearray, str], size: int, target: str, mode: int = 0o600) -> None:
     """Write ``header`` (its bytes, or the path of a file that holds them) to the new file ``target`` of ``size`` bytes.
 
     The file is sparse where the file system can do that; the engine sizes a model by it, and nothing may serve it.
@@ -21,5 +21,6 @@ def write_stub(header: Union[bytes, bytearray, str], size: int, target: str) -> 
     if len(header) > size:
         raise ValueError(f"a header of {len(header)} bytes does not fit into a file of {size}")
     with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as made:
+        os.fchmod(made.fileno(), mode)
         made.write(header)
         made.truncate(size)

@@ -51,6 +51,12 @@ options:
     type: list
     elements: str
     default: []
+  any_header:
+    description:
+      - Where none of O(headers) could be read, read those of the smallest quant. All quants of a model have one shape, so what is
+        known of one tells much of the others.
+    type: bool
+    default: false
   cache_dir:
     description:
       - Folder on the controller that keeps headers, by repository, commit and file. What is there is not asked for again;
@@ -303,7 +309,10 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
         options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
         opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)
     cache = _headers.HeaderCache(params["cache_dir"] or _headers.default_cache(), listing.repo_id, listing.commit)
-    for quant in wanted:
+    spare = [quant for quant in quants.values() if quant["complete"] and quant not in wanted] if params["any_header"] else []
+    for quant in [*wanted, *spare]:
+        if quant not in wanted and any("header" in other for other in quants.values()):
+            break
         try:
             quant["header"] = _headers.read_profile(quant["files"], opened, cache)
         except GgufError as error:
@@ -320,6 +329,7 @@ def main() -> None:
             "timeout": {"type": "float", "default": 20},
             "retries": {"type": "int", "default": 2},
             "headers": {"type": "list", "elements": "str", "default": []},
+            "any_header": {"type": "bool", "default": False},
             "cache_dir": {"type": "path"},
             "directory": {"type": "path"},
         },
@@ -334,7 +344,7 @@ def main() -> None:
     try:
         listing = list_files(params, endpoint)
         quants, other = repo_quants(listing.files, hashed=not params["directory"])
-        if params["headers"]:
+        if params["headers"] or params["any_header"]:
             add_headers(params, endpoint, listing, quants)
     except ImportError:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())

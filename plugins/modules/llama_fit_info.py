@@ -49,7 +49,7 @@ options:
     type: bool
     default: true
   work_root:
-    description: Folder in which the private directory is made. Its filesystem has to keep holes in files.
+    description: Folder in which, or above which, the private directory is made. Its filesystem has to keep holes in files.
     type: path
     default: /var/lib/llamacpp
   timeout:
@@ -95,7 +95,7 @@ reason:
   returned: success
   type: str
 fits:
-  description: Whether the placement is within the capacities by the engine's figures.
+  description: Whether the placement is within the capacities by the engine's figures. When it is not, it is the best one found.
   returned: when the engine was asked
   type: bool
 placement:
@@ -155,6 +155,7 @@ def main() -> None:
     try:
         with _fit_info.private_folder(params["work_root"]) as folder:
             model = params["model"] or _fit_info.unpack(params["bundle"], folder)
+            _fit_info.hand_over(folder)
             engine = _fit_info.Engine(program, environment, folder, params["timeout"])
             setup = planned_setup(params["placement"])
             answer.update(_fit_info.fit(engine, model, params["header"], setup, params["devices"], params["search"]), asked=True)

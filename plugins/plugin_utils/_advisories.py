@@ -55,6 +55,10 @@ def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     unknown = sorted(set(entry.get("when") or {}) - set(CONDITIONS))
     if unknown:
         raise PlanError(f"the advisory {name!r} has the condition {unknown[0]}, which is none of {', '.join(CONDITIONS)}")
+    for condition in ("build_below", "capability_below"):
+        bound = (entry.get("when") or {}).get(condition, 0)
+        if not isinstance(bound, (int, float)):
+            raise PlanError(f"the advisory {name!r} has {condition} {bound!r}, which is not a number")
     return entry
 
 

@@ -51,13 +51,15 @@ def capacity(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Capacity:
         total = limit
     ram = _grain(total - settings["ram_reserve"] - sum(_host_share(plan) for plan in neighbours))
     devices = []
-    for device in _visible(facts.get("devices", []), notes):
+    for device in facts.get("devices", []):
         uuid = device["uuid"] or device.get("pci_address", "")
         taken = sum(_device_share(plan, uuid) for plan in neighbours)
         usable = _grain(device["total"] - device.get("foreign", 0) - taken - settings["vram_margin"])
         if device.get("unified"):
             usable = min(usable, ram)
         devices.append({**device, "uuid": uuid, "capacity": usable})
+    devices = _visible(devices, notes)
+    for device in devices:
         notes += _device_notes(device)
     if neighbours:
         notes.append(f"{len(neighbours)} other instance(s) of this host are left their memory")
@@ -76,13 +78,13 @@ def _grain(size: int) -> int:
 
 
 def _visible(devices: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
-    """The devices one process can use: of MIG instances a single one."""
+    """The devices one process can use: of MIG instances a single one, the one with the most room."""
     parts = [device for device in devices if device.get("mig_parent")]
     if not parts:
         return devices
-    largest = max(parts, key=lambda device: device["total"])
-    notes.append(f"CUDA gives a process one MIG instance: {largest['name']} of {len(parts)} is planned")
-    return [largest]
+    best = max(parts, key=lambda device: device["capacity"])
+    notes.append(f"CUDA gives a process one MIG instance: {best['name']} of {len(parts)} is planned")
+    return [best]
 
 
 def _device_notes(device: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,15 @@ def check_entry(key: str, entry: Any) -> None:
     for field in ("layers", "experts", "experts_used", "context", "context_default", "disk_buffer"):
         if field in entry and not _count(entry[field]):
             raise broken(f"has {field} {entry[field]!r}, which is not a whole number above zero")
+    share = entry.get("expert_share", 0.5)
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise broken(f"has expert_share {share!r}, which is not a number between 0 and 1")
+    rates = entry.get("context_bytes_per_token", {})
+    if not isinstance(rates, Mapping) or not all(_count(rate) for rate in rates.values()):
+        raise broken(f"has context_bytes_per_token {rates!r}, which is not whole bytes by cache type")
+    cases = entry.get("use_cases", {})
+    if not isinstance(cases, Mapping) or not all(isinstance(names, (list, tuple)) for names in cases.values()):
+        raise broken("has use_cases that are not lists of quants by name")
     if entry.get("experts_used") and not entry.get("experts"):
         raise broken("has experts_used without experts")
     quants = entry.get("quants", {})

@@ -162,6 +162,8 @@ def _cache(out: Rendering, place: Mapping[str, Any]) -> None:
             out.value([name], place[key], "cache type")
     if place.get("cache_ram_mib") is not None and out.knows("--cache-ram"):  # older builds keep no prompts in memory
         out.value(["--cache-ram"], place["cache_ram_mib"], "prompt cache in MiB")
+    if place.get("ctx_checkpoints") is not None and out.knows("--ctx-checkpoints"):
+        out.value(["--ctx-checkpoints"], place["ctx_checkpoints"], "copies of a slot's state")
     # A quantised V cache exists with flash attention only; otherwise the engine knows best what its devices can do.
     attention = place.get("flash_attn") or ("on" if place.get("cache_type_v") in QUANTISED_CACHES else "auto")
     if out.knows("--flash-attn"):

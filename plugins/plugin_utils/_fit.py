@@ -20,6 +20,7 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._speed import expe
 
 MIB = 2**20
 PROMPT_CACHE_MIB = 8192
+MOST_CHECKPOINTS = 32
 DEVICE_IDENTITY = (
     *("uuid", "kind", "engine_name", "name", "total", "capacity", "pci_address", "numa_node"),
     *("compute_capability", "bandwidth", "unified", "driver"),
@@ -49,32 +50,58 @@ def regime(name: str, quant: Mapping[str, Any], found: Sizing, room: Capacity) -
     """The fastest regime there is memory for; the settings that go with it are put into the placement."""
     placement = found.placement
     notes: list[str] = []
-    on_ram = found.in_ram + sum(sum(share.values()) for share, device in zip(found.devices, room.devices) if device.get("unified"))
-    over = found.in_ram if not found.offloaded else on_ram
-    if found.everything_on_devices and over <= room.ram:
-        _keep_prompts(found, room, over)
-        return Regime("vram", [], [], notes)
-    if over <= room.ram:
-        _keep_prompts(found, room, over)
+    shared = unified(found, room)
+    used, ram = found.in_ram + shared, room.ram
+    if used <= ram:
+        _keep_prompts(found, room, used)
+        if found.everything_on_devices:
+            return Regime("vram", [], [], notes)
         # Reading into memory of its own lets the engine repack the weights and never fault a page in again.
         placement["load_mode"] = "none"
         return Regime("resident", [], [], notes)
-    floor = minimum_in_memory(quant, found)
-    if room.ram_total >= floor and found.host["context"] + found.host["compute"] <= room.ram:
+    scratch = found.host["context"] + found.host["compute"] + shared
+    floor = minimum_in_memory(quant, found) + shared
+    if room.ram_total >= floor and scratch <= ram:
         # Only a mapped file can be larger than the memory; what would copy or touch all of it is left out.
         placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
-        notes.append(f"{amount(over - room.ram)} of the weights stay on disk: expect the speed of the disk")
+        if found.checkpoint:
+            placement["ctx_checkpoints"] = 0
+        notes.append(f"{amount(used - ram)} of the weights stay on disk: expect the speed of the disk")
         return Regime("streaming", [], [], notes)
-    needed = max(floor, found.host["context"] + found.host["compute"])
-    short = [f"memory: {name} needs {amount(needed)} of host memory even with its experts on disk, the host has {amount(room.ram_total)}"]
-    return Regime("none", short, [f"{amount(needed)} of host memory, {amount(needed - room.ram_total)} more than there is"], notes)
+    if room.ram_total < floor:
+        what = f"{amount(floor)} of host memory even with its experts on disk, the host has {amount(room.ram_total)}"
+        missing, needed = floor - room.ram_total, floor
+    else:
+        what = f"{amount(scratch)} of host memory for its context and scratch, {amount(ram)} are not reserved"
+        missing, needed = scratch - ram, room.ram_total + scratch - ram
+    remedy = f"{amount(needed)} of host memory, {amount(missing)} more than there is"
+    return Regime("none", [f"memory: {name} needs {what}"], [remedy], notes)
+
+
+def unified(found: Sizing, room: Capacity) -> int:
+    """Bytes on devices that share the host's memory."""
+    return sum(sum(share.values()) for share, device in zip(found.devices, room.devices) if device.get("unified"))
+
+
+def overflow(found: Sizing, room: Capacity) -> list[str]:
+    """Devices that a placement, told by the user, asks too much of."""
+    told = []
+    for share, device in zip(found.devices, room.devices):
+        used = sum(share.values())
+        if used > device["capacity"]:
+            told.append(f"device: the placement takes {amount(used)} of {device['name']}, which has {amount(device['capacity'])} to give")
+    return told
 
 
 def _keep_prompts(found: Sizing, room: Capacity, used: int) -> None:
-    """Gives the prompt cache what is left, an eighth of the memory at most."""
+    """Gives the prompt cache what is left, an eighth of the memory at most, and as much to copies of the slots' states."""
     wanted = min(PROMPT_CACHE_MIB, room.ram // 8 // MIB)
     found.placement["cache_ram_mib"] = wanted if used + wanted * MIB <= room.ram else 0
     found.host["cache"] = found.placement["cache_ram_mib"] * MIB
+    if found.checkpoint:
+        share = min(room.ram - used - found.host["cache"], room.ram // 8)
+        found.placement["ctx_checkpoints"] = min(MOST_CHECKPOINTS, share // found.checkpoint)
+        found.host["cache"] += found.placement["ctx_checkpoints"] * found.checkpoint
 
 
 def device_notes(name: str, quant: Mapping[str, Any], found: Sizing, room: Capacity) -> list[str]:
@@ -140,14 +167,21 @@ def assess(
 ) -> dict[str, Any]:
     """Where one quant would go on one host: regime, placement, memory, disk, speed and what is short."""
     room = capacity(facts, settings)
+    told = {"n_gpu_layers", "n_cpu_moe", "tensor_split"} & set(settings.get("placement") or {})
     refused = bool(exact and exact.get("asked") and not exact.get("fits"))
     answered = exact if exact and exact.get("asked") and exact.get("fits") else None
-    found = _as_answered(quant, settings, entry, room, answered) if answered else size(quant, settings, entry, room, on_cpu=refused)
+    found = (
+        _as_answered(quant, settings, entry, room, answered)
+        if answered
+        else size(quant, settings, entry, room, on_cpu=refused and not told)
+    )
     judged = regime(name, quant, found, room)
     fit, short, remedies = judged.fit, list(judged.short), list(judged.remedies)
     notes = [*device_notes(name, quant, found, room), *judged.notes]
     if refused:
         notes.insert(0, "the engine finds no placement that fits the devices")
+        short += [f"device: {name} does not fit as placed by llama_plan_placement, says the engine"] if told else []
+    short += overflow(found, room)
     if settings.get("require_gpu") and not found.offloaded:
         fit = "none"
         short.append(f"device: a GPU is required (llama_plan_require_gpu), {len(room.devices)} found with {amount(room.vram)} to use")
@@ -184,6 +218,7 @@ def assess(
             "eta_seconds": math.ceil(remaining * 8 / settings["link_bits_per_second"]),
         },
         "expected": expected(found, room, quant, _benchmark(facts, settings, name, quant)),
+        "refused_by_engine": refused,
         "usable": fit != "none" and not short and not full,
     }
 

@@ -19,7 +19,7 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess
 # What a user may order about a placement; the room that a plan finds is not among them.
 ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
-    *("ram_reserve", "vram_margin", "require_gpu"),
+    *("ram_reserve", "vram_margin", "require_gpu", "engine_number"),
 )
 NOTEWORTHY_PERCENT = 2
 REGIMES = ("vram", "resident", "streaming")
@@ -48,6 +48,8 @@ def needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[s
         return True
     if _kept_plan(facts, settings):
         return False
+    if settings["use_case"] or settings["quant_policy"] == "downgrade":
+        return True  # another quant than the one that is there may be chosen
     return settings["quant"] not in present(facts, entry["repo_id"], settings.get("revision", ""))
 
 
@@ -57,13 +59,16 @@ def question(settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     if settings.get("read_headers"):
         guide = entry.get("quants", {})
         wished = settings["quant"]
-        if wished == "auto" or settings["use_case"]:
-            names = list(guide)
+        if settings["use_case"]:
+            names = list(entry.get("use_cases", {}).get(settings["use_case"], []))
+        elif wished == "auto":
+            names = [entry[key] for key in ("default_quant", "fallback_quant") if entry.get(key)]
         elif settings["quant_policy"] == "downgrade":
             names = [name for name in guide if guide[name]["bytes"] < guide.get(wished, {"bytes": 0})["bytes"]] + [wished]
         else:
             names = [wished]
-    return {"repo_id": entry["repo_id"], **{key: settings[key] for key in ("revision", "endpoint")}, "headers": names}
+    asked = {"headers": names, "any_header": bool(settings.get("read_headers"))}
+    return {"repo_id": entry["repo_id"], **{key: settings[key] for key in ("revision", "endpoint")}, **asked}
 
 
 def quant_table(
@@ -131,6 +136,11 @@ def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, 
     for name in preferred:
         if suits(name):
             return name
+    if not any(found["offloaded"] for found in assessed.values() if found["usable"]):
+        # No device is of use, so this is a host without one.
+        for name in preferred:
+            if name in assessed and assessed[name]["usable"]:
+                return name
     usable = [name for name in assessed if assessed[name]["usable"]]
     resident = [name for name in usable if assessed[name]["fit"] != "streaming"]
     return (resident or usable or [""])[-1]
@@ -229,9 +239,10 @@ def plan(
         name, verdict, reasons = decide(settings, entry, assessed, broken, vram)
     found, quant = assessed.get(name), table.get(name, {})
     result = _result(facts, settings, entry, quant, found)
-    result["notes"] = result["notes"] + overdrawn(_instance(facts, settings["instance"]))
     result["alternatives"] = [_alternative(other) for other in assessed.values()]
     result = keep_placement(result, kept)
+    told = overdrawn(_instance(facts, settings["instance"]))
+    result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
     result["advisories"] = _advisories.concerning(
         settings.get("advisories", []),
@@ -249,10 +260,12 @@ def plan(
 
 
 def _assess(name: str, quant: dict[str, Any], *more: Any) -> dict[str, Any]:
+    """What a quant comes to; one whose header makes no sense is sized without it, and that is told."""
     try:
         return assess(name, quant, *more)
     except ValueError as error:
-        raise PlanError(f"{name} cannot be sized: {error}") from error
+        found = assess(name, {key: value for key, value in quant.items() if key not in ("header", "likeness")}, *more)
+        return {**found, "notes": [*found["notes"], f"estimated by its size: {error}"]}
 
 
 def _result(
@@ -280,6 +293,7 @@ def _result(
         "fit": found["fit"] if found else "none",
         "basis": found["basis"] if found else "catalog",
         "kept": False,
+        "refused_by_engine": bool(found and found["refused_by_engine"]),
         "notes": found["notes"] if found else [],
         "engine_backend": backend,
         "placement": found["placement"] if found else {},
@@ -324,10 +338,17 @@ def _alternative(other: dict[str, Any]) -> dict[str, Any]:
 
 def keep_placement(result: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     """Keeps the placement that runs while it still fits, so that a neighbour's appetite does not restart a server."""
-    if not kept or any(result[key] != kept.get(key) for key in ("quant", "commit", "engine_backend", "orders")):
+    compared = ("quant", "commit", "orders") if kept.get("refused_by_engine") else ("quant", "commit", "orders", "engine_backend")
+    if not kept or any(result[key] != kept.get(key) for key in compared):
+        return result
+    host = kept["memory"]["host"]
+    parts = ("context", "compute", "cache") if kept["fit"] == "streaming" else ("weights", "context", "compute", "cache")
+    if sum(host[part] for part in parts) > result["memory"]["host"]["capacity"]:
         return result
     room = {device["uuid"]: device["capacity"] for device in result["memory"]["devices"]}
     for share in kept["memory"]["devices"]:
         if share["weights"] + share["context"] + share["compute"] > room.get(share["uuid"], 0):
             return result
-    return {**result, "kept": True, **{key: kept[key] for key in ("placement", "memory", "fit", "devices", "basis")}}
+    expected = result["expected"] if result["expected"]["basis"] == "benchmark" else kept["expected"]
+    same = ("placement", "memory", "fit", "devices", "basis", "notes", "engine_backend", "refused_by_engine")
+    return {**result, "kept": True, "expected": expected, **{key: kept[key] for key in same if key in kept}}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _memory_model
-from ansible_collections.onprem.llamacpp.plugins.module_utils._memory_model import ALL_EXPERTS, Model, Setup
+from ansible_collections.onprem.llamacpp.plugins.module_utils._memory_model import ALL_EXPERTS, CACHE_BLOCKS, Model, Setup
 from ansible_collections.onprem.llamacpp.plugins.module_utils._placement import EVERY_LAYER, as_placement, planned_setup, search
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._capacity import Capacity
 
@@ -27,7 +27,6 @@ OFFLOAD_SHARE = 0.15
 COMPUTE_PER_TOKEN = 2 * 2**20
 # Flash attention of this cache needs tensor cores of this generation or newer.
 LATENT_ATTENTION_CAPABILITY = 7.5
-CHECKPOINTS_PER_SLOT = 32
 
 
 class Sizing(NamedTuple):
@@ -39,6 +38,7 @@ class Sizing(NamedTuple):
     active: dict[str, int]  # bytes read for each token: from devices, dense ones from the host, experts from the host
     everything_on_devices: bool
     basis: str
+    checkpoint: int = 0  # a copy of every slot's state, from which it can go on
 
     @property
     def in_ram(self) -> int:
@@ -93,7 +93,7 @@ def size(
     if not header:
         return _by_size(quant, settings, entry, room, placement, on_cpu)
     model = Model(dict(header))
-    context = int(model.keys.get("context_length", 0))
+    context = model.number("context_length", 0)
     if context and not settings["ctx_size"]:
         placement["ctx_size"] = min(placement["ctx_size"], context)
     found = _by_header(model, settings, room, placement, on_cpu, exact)
@@ -103,7 +103,7 @@ def size(
 def _by_header(
     model: Model, settings: Mapping[str, Any], room: Capacity, placement: dict[str, Any], on_cpu: bool, exact: Optional[Mapping[str, Any]]
 ) -> Sizing:
-    told = {key: value for key, value in (settings.get("placement") or {}).items() if key in placement}
+    told = _told(settings, placement, room)
     setup = planned_setup({**placement, **told}, flash_attention(model, room.devices))
     count = 0 if on_cpu else len(room.devices)
     if exact:
@@ -114,10 +114,7 @@ def _by_header(
     devices, host = found["devices"], {**found["host"], "cache": 0}
     if exact:
         devices = [{part: share[part] for part in ("weights", "context", "compute")} for share in exact["devices"]]
-        doubled = model.header["input"] if model.header.get("tied") else 0
-        host["weights"] = max(0, model.total + doubled - sum(share["weights"] for share in devices))
-    # Copies of recurrent state, from which a slot goes on, lie in the host's memory.
-    host["compute"] += model.states() * CHECKPOINTS_PER_SLOT * setup.parallel
+        host["weights"] = max(0, model.total + model.doubled - sum(share["weights"] for share in devices))
     placement.update(as_placement(setup))
     offloaded = setup.n_gpu_layers > 0
     return Sizing(
@@ -127,7 +124,16 @@ def _by_header(
         _active(model, setup, count),
         offloaded and host["weights"] <= model.header["input"],
         "engine" if exact else "headers",
+        _memory_model.checkpoint(model, setup) * setup.parallel,
     )
+
+
+def _told(settings: Mapping[str, Any], placement: Mapping[str, Any], room: Capacity) -> dict[str, Any]:
+    """What the user orders of a placement; who splits layers or spares experts means all layers to be offloaded."""
+    told = {key: value for key, value in (settings.get("placement") or {}).items() if key in placement}
+    if room.devices and {"n_cpu_moe", "tensor_split"} & set(told):
+        told.setdefault("n_gpu_layers", EVERY_LAYER)
+    return told
 
 
 def flash_attention(model: Model, devices: list[dict[str, Any]]) -> bool:
@@ -164,7 +170,9 @@ def _by_size(
     on_cpu: bool,
 ) -> Sizing:
     weights = quant["bytes"]
-    per_token = entry.get("context_bytes_per_token", {}).get(settings["cache_type_k"], 0)
+    rates = entry.get("context_bytes_per_token", {})
+    kind = settings["cache_type_k"]
+    per_token = rates.get(kind, rates.get("f16", 0) * CACHE_BLOCKS.get(kind, CACHE_BLOCKS["f16"]) // CACHE_BLOCKS["f16"])
     context = per_token * math.ceil(placement["ctx_size"] / 256) * 256
     compute = settings["ubatch_size"] * COMPUTE_PER_TOKEN
     # For device memory the fit decides; the guide's figure stands in where the share of the experts is not known.
@@ -174,8 +182,13 @@ def _by_size(
         offload = quant.get("vram_offload") or offload
     on_devices = 0
     devices = [] if on_cpu else room.devices
+    told = _told(settings, placement, room) if devices else {}
     whole = bool(devices) and weights + context + compute * len(devices) <= room.vram
-    if whole:
+    if told.get("n_gpu_layers"):
+        whole = not told.get("n_cpu_moe")
+        on_devices = weights if whole else min(int(dense * weights), weights)
+        placement["n_gpu_layers"] = told["n_gpu_layers"]
+    elif whole:
         placement["n_gpu_layers"], on_devices = EVERY_LAYER, weights
     elif devices and entry.get("experts") and offload <= room.vram:
         on_devices = min(max(0, offload - context - compute), weights)
@@ -184,7 +197,7 @@ def _by_size(
     shares = []
     for device in room.devices:
         part = device["capacity"] / room.vram if room.vram and offloaded else 0.0
-        shares.append({"weights": int(on_devices * part), "context": int(context * part), "compute": compute if offloaded else 0})
+        shares.append({"weights": int(on_devices * part), "context": int(context * part), "compute": compute if part else 0})
     host = {"weights": weights - on_devices, "context": 0 if offloaded else context, "compute": compute, "cache": 0}
     return Sizing(placement, shares, host, _active_by_size(weights, on_devices, entry), whole, "catalog")
 

@@ -26,7 +26,8 @@ def seconds_per_token(found: Sizing, room: Capacity) -> float:
     for device, weights in zip(room.devices, held):
         if weights:
             seconds += found.active["devices"] * weights / sum(held) / (device.get("bandwidth") or DEVICE_BANDWIDTH)
-    free = max(0, room.ram - found.host["context"] - found.host["compute"] - found.host["cache"])
+    shared = sum(sum(share.values()) for share, device in zip(found.devices, room.devices) if device.get("unified"))
+    free = max(0, room.ram - shared - found.host["context"] - found.host["compute"] - found.host["cache"])
     missing = max(0.0, 1 - free / found.host["weights"]) if found.host["weights"] else 0.0
     from_disk = (found.active["experts"] + (0 if found.offloaded else found.active["host"])) * missing
     from_ram = found.active["experts"] + found.active["host"] - from_disk

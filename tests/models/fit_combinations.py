@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import plays
 import shapes
 import yaml
 
@@ -122,3 +123,29 @@ def compare(listed: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]])
                 )
             )
     return found
+
+
+def exact_fit(
+    inventories: Sequence[str], host: str, folder: Path, shape: str, rpc: Sequence[str], gib: Sequence[int], **placement: Any
+) -> dict[str, Any]:
+    """What the module llama_fit_info answers on a host with a packaged engine, with the headers of a shape on the controller."""
+    arguments = {
+        "engine": "/usr",
+        "header": stub_on_controller(shape, folder),
+        "environment": {"LLAMA_ARG_RPC": ",".join(rpc), "GGML_VK_VISIBLE_DEVICES": "", "LLAMA_ARG_CTX_SIZE": str(placement["ctx_size"])},
+        "placement": placement,
+        "devices": [{"uuid": f"u{number}", "engine_name": f"RPC{number}", "capacity": size * 2**30} for number, size in enumerate(gib)],
+    }
+    write = {"content": "{{ answer | to_json }}", "dest": str(folder / "answer.json")}
+    local = {"delegate_to": "localhost", "become": False, "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}}
+    tasks = [
+        {"onprem.llamacpp.llama_fit_info": arguments, "become": True, "register": "answer"},
+        {"ansible.builtin.copy": write, **local},
+    ]
+    (folder / "play.json").write_text(json.dumps([{"hosts": host, "gather_facts": False, "tasks": tasks}]))
+    named = [argument for inventory in inventories for argument in ("-i", inventory)]
+    command = ["ansible-playbook", *named, str(folder / "play.json")]
+    done = subprocess.run(command, cwd=ROOT, env=plays.environment(), capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise RuntimeError(f"llama_fit_info could not be run on {host}:\n{done.stdout[-2000:]}")
+    return json.loads((folder / "answer.json").read_text())

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,31 +39,9 @@ def rpc_devices(on_host: Any) -> Iterator[list[str]]:
     host.run("systemctl stop fit-rpc-0 fit-rpc-1")
 
 
-def ask_module(tmp_path: Path, shape: str, rpc: list[str], gib: list[int], **placement: Any) -> dict[str, Any]:
-    """Runs llama_fit_info on the host as a play does, with the headers on the controller."""
-    header = fit_combinations.stub_on_controller(shape, tmp_path)
-    arguments = {
-        "engine": "/usr",
-        "header": header,
-        "environment": {"LLAMA_ARG_RPC": ",".join(rpc), "GGML_VK_VISIBLE_DEVICES": "", "LLAMA_ARG_CTX_SIZE": str(placement["ctx_size"])},
-        "placement": placement,
-        "devices": [{"uuid": f"u{number}", "engine_name": f"RPC{number}", "capacity": size * GIB} for number, size in enumerate(gib)],
-    }
-    play = [{"hosts": "small", "gather_facts": False, "tasks": [
-        {"onprem.llamacpp.llama_fit_info": arguments, "become": True, "register": "answer"},
-        {"ansible.builtin.copy": {"content": "{{ answer | to_json }}", "dest": str(tmp_path / "answer.json")},
-         "delegate_to": "localhost", "become": False, "vars": {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}},
-    ]}]  # fmt: skip
-    (tmp_path / "play.json").write_text(json.dumps(play))
-    command = ["ansible-playbook", "-i", INVENTORY, str(tmp_path / "play.json")]
-    done = subprocess.run(command, cwd=plays.ROOT, env=plays.environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout
-    return json.loads((tmp_path / "answer.json").read_text())
-
-
 def test_a_model_of_330_gb_is_placed_on_two_devices_before_it_is_there(tmp_path: Path, rpc_devices: list[str], on_host: Any) -> None:
     before = on_host("small").check_output("ls -A /var/lib/llamacpp")
-    answer = ask_module(tmp_path, "kimi-k2", rpc_devices, [79, 79], ctx_size=131072)
+    answer = fit_combinations.exact_fit([INVENTORY], "small", tmp_path, "kimi-k2", rpc_devices, [79, 79], ctx_size=131072)
     assert answer["asked"] and answer["fits"], answer["reason"]
     assert answer["placement"]["n_cpu_moe"] == 34
     for device in answer["devices"]:
@@ -76,6 +52,6 @@ def test_a_model_of_330_gb_is_placed_on_two_devices_before_it_is_there(tmp_path:
 
 
 def test_an_engine_that_cannot_be_asked_is_told_in_a_sentence(tmp_path: Path, rpc_devices: list[str]) -> None:
-    answer = ask_module(tmp_path, "llama", ["127.0.0.1:9"], [10], ctx_size=4096)
+    answer = fit_combinations.exact_fit([INVENTORY], "small", tmp_path, "llama", ["127.0.0.1:9"], [10], ctx_size=4096)
     assert not answer["asked"]
     assert "/usr/bin/llama-fit-params" in answer["reason"]

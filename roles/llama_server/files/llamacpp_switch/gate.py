@@ -88,7 +88,9 @@ def buffers(lines: list[str]) -> dict[str, dict[str, int]]:
         match = BUFFER_LINE.search(line)
         if match:
             kinds = found.setdefault(match["buffer"], {})
-            kinds[match["kind"]] = kinds.get(match["kind"], 0) + round(float(match["mib"]) * MIB)
+            size = round(float(match["mib"]) * MIB)
+            # Scratch memory is reserved anew when the graph changes, everything else once for each of its parts.
+            kinds[match["kind"]] = size if match["kind"] == "compute" else kinds.get(match["kind"], 0) + size
     return found
 
 
@@ -97,7 +99,7 @@ def compared(planned: list[Document], found: dict[str, dict[str, int]]) -> list[
     told = []
     for share in planned:
         taken = sum(sum(kinds.values()) for name, kinds in found.items() if sees(share["engine_name"], [name]))
-        wanted = sum(int(share[part]) for part in ("weights", "context", "compute"))
+        wanted = sum(int(share.get(part, 0)) for part in ("weights", "context", "compute"))
         if taken and wanted:
             error = round(100 * (taken - wanted) / wanted, 1)
             told.append({"engine_name": share["engine_name"], "planned": wanted, "actual": taken, "error_percent": error})

@@ -52,6 +52,7 @@ def test_every_tensor_counts_once():
             {"experts": 400, "rest": 200, "names": ["exp_probs_b", "ssm_a"]},
         ],
         "input": 200,
+        "token_embd": 100,
         "output": 307,
         "tied": False,
         "files": [{"path": "m-1.gguf"}],

@@ -186,6 +186,16 @@ def test_module_tells_which_quants_have_no_usable_header(hub, three_quants):
     }
 
 
+def test_module_reads_one_header_at_least_when_asked_to(hub, three_quants):
+    def read(**params):
+        found = run_module(hub, cache_dir=str(three_quants), **params)
+        return [name for name, quant in found["quants"].items() if "header" in quant]
+
+    assert read(headers=["Q9"], any_header=True) == ["Q4_K_M"]  # the smallest is none
+    assert read(headers=["Q4_K_M"], any_header=True) == ["Q4_K_M"]
+    assert read(headers=["Q9"]) == []
+
+
 def test_module_looks_into_a_directory_and_asks_nobody(hub, three_quants, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()

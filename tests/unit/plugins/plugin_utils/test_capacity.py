@@ -65,6 +65,11 @@ def test_of_mig_instances_the_largest_is_planned():
     assert any("MIG 40g of 3 is planned" in note for note in found.notes)
 
 
+def test_a_mig_instance_that_a_stranger_holds_is_not_taken():
+    parts = [card(20, uuid=f"MIG-{number}", mig_parent="GPU-0", foreign=held * GIB) for number, held in enumerate((19, 0, 3))]
+    assert [device["uuid"] for device in capacity(facts(*parts), SETTINGS).devices] == ["MIG-1"]
+
+
 def test_who_holds_a_device_is_named():
     held = [
         {"pid": 4242, "name": "python3", "bytes": 14 * 10**9, "ours": False},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from test_planner import A100, K2, T4, device, host, listing, wish
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _planner
 
 GIB = 2**30
 QUANT = "UD-Q2_K_XL"
@@ -129,10 +129,19 @@ def test_quantised_cache_and_slots_are_counted(shape_models):
     assert context(parallel=4) == context()  # the context is shared among the slots
 
 
-def test_copies_of_recurrent_state_lie_in_host_memory(shape_models):
-    model, facts = shape_models["kimi-linear"], host(101, A100)
-    one, two = (planned(model, facts, parallel=slots)["memory"]["host"]["compute"] for slots in (1, 2))
-    assert 31 * model.states() < two - one < 33 * model.states()
+@pytest.mark.parametrize(
+    ("shape", "ram_gb", "slots", "copies"),
+    [
+        pytest.param("kimi-linear", 101, 1, 32, id="recurrent state"),
+        pytest.param("kimi-linear", 67.4, 16, 10, id="recurrent state of many slots"),
+        pytest.param("gemma3", 101, 1, 27, id="windows"),
+        pytest.param("llama", 101, 1, None, id="a cache that needs none"),
+    ],
+)
+def test_copies_of_what_cannot_be_wound_back_are_planned_in_host_memory(shape_models, shape, ram_gb, slots, copies):
+    found = planned(shape_models[shape], host(ram_gb, A100), parallel=slots)
+    assert found["placement"].get("ctx_checkpoints") == copies
+    assert found["memory"]["host"]["headroom"] >= 0
 
 
 def test_volta_cannot_run_the_latent_cache_in_a_flash(shape_models):
@@ -193,12 +202,72 @@ def test_a_grave_advisory_refuses_and_force_overrides_it(shape_models):
     assert [told["id"] for told in forced["advisories"]] == ["broken"]
 
 
-def test_a_header_that_cannot_be_sized_is_one_sentence(shape_models):
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("embedding_length", None, "does not say embedding_length"),
+        ("embedding_length", 0, "has no embedding or no attention head"),
+        ("attention.key_length", -128, "has -128 for attention.key_length"),
+        ("attention.key_length", [128, 64], "has [128, 64] for attention.key_length"),
+        ("context_length", "long", "has long for context_length"),
+        ("expert_count", 1.5, "has 1.5 for expert_count"),
+        ("attention.head_count_kv", [8], "does not say attention.head_count_kv for all of its 80 layers"),
+        ("attention.sliding_window", [1], "has [1] for attention.sliding_window"),
+    ],
+)
+def test_a_quant_whose_header_makes_no_sense_is_estimated_by_its_size(shape_models, key, value, told):
     found = offer(shape_models["llama"])
-    found["quants"][QUANT]["header"] = copy.deepcopy(found["quants"][QUANT]["header"])
-    del found["quants"][QUANT]["header"]["parameters"]["embedding_length"]
-    with pytest.raises(_catalog.PlanError, match=r"UD-Q2_K_XL cannot be sized: the header of .* does not say 'embedding_length'"):
-        _planner.plan(host(540, T4), wish(), K2, found)
+    header = found["quants"][QUANT]["header"] = copy.deepcopy(found["quants"][QUANT]["header"])
+    header["parameters"][key] = value
+    plan = _planner.plan(host(540, T4), wish(), K2, found)
+    assert plan["basis"] == "catalog"
+    assert any(note.startswith("estimated by its size") and told in note for note in plan["notes"]), plan["notes"]
+
+
+def test_who_tells_a_part_of_the_placement_means_the_devices(shape_models):
+    for told in ({"n_cpu_moe": 50}, {"tensor_split": [47.0, 15.0], "n_cpu_moe": 36}):
+        plan = planned(shape_models["kimi-k2"], host(540, A100), placement=told)
+        assert (plan["verdict"], plan["placement"]["n_gpu_layers"], len(plan["devices"])) == ("accept", 999, 2), plan["reasons"]
+
+
+def test_a_told_placement_that_overflows_is_refused(shape_models):
+    plan = planned(shape_models["kimi-k2"], host(540, A100), placement={"n_gpu_layers": 999})
+    assert plan["verdict"] == "refuse"
+    assert plan["reasons"][0].startswith("device: the placement takes 1")
+    forced = planned(shape_models["kimi-k2"], host(540, A100), placement={"n_gpu_layers": 999}, quant_policy="force")
+    assert (forced["verdict"], len(forced["devices"])) == ("accept", 2)
+
+
+def test_a_told_placement_that_the_engine_cannot_fit_stays_on_the_devices_and_is_refused(shape_models):
+    model, facts, told = shape_models["kimi-k2"], host(540, A100), {"n_cpu_moe": 50}
+    answer = exact_answer(planned(model, facts, placement=told), 50, fits=False)
+    plan = planned(model, facts, answer, placement=told)
+    assert (plan["verdict"], plan["engine_backend"], len(plan["devices"])) == ("refuse", "cuda", 2)
+
+
+def test_memory_that_is_shared_with_the_host_is_counted_once(shape_models):
+    shared = [{**device(0), "total": 128 * GIB, "unified": True}]
+    facts = host(128 * GIB / 10**9, shared)
+    plan = planned(shape_models["kimi-k2"], facts)
+    assert plan["verdict"] == "refuse", plan["notes"]
+    small = planned(shape_models["kimi-linear"], facts)
+    assert (small["verdict"], small["fit"]) == ("accept", "vram")
+
+
+def test_another_quant_may_be_chosen_so_the_repository_is_asked():
+    model = {
+        "repo_id": K2["repo_id"],
+        "commit": "a" * 40,
+        "quant": QUANT,
+        "path": "/m",
+        "bytes": 1,
+        "complete": True,
+        "manifest": {"files": []},
+    }
+    facts = host(540, A100, models=[model])
+    assert not _planner.needs_listing(facts, wish(), K2)
+    assert _planner.needs_listing(facts, wish(use_case="research"), K2)
+    assert _planner.needs_listing(facts, wish(quant_policy="downgrade"), K2)
 
 
 def test_a_published_model_is_planned_by_the_header_in_its_manifest(shape_models):
