@@ -29,27 +29,12 @@ def fit_plan(
         raise AnsibleFilterError(str(error)) from error
 
 
-def plan_entry(model: str, catalog: dict[str, Any]) -> dict[str, Any]:
-    """The catalogue entry of a model."""
-    try:
-        return _catalog.find_entry(model, catalog)
-    except _catalog.PlanError as error:
-        raise AnsibleFilterError(str(error)) from error
-
-
-def plan_needs_listing(facts: dict[str, Any], settings: dict[str, Any], entry: dict[str, Any]) -> bool:
-    """Whether the repository must be asked before a plan can be made."""
-    return _planner.needs_listing(facts, settings, entry)
-
-
 class FilterModule:
     """Filters of the plan."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "fit_plan": fit_plan,
-            "plan_entry": plan_entry,
-            "plan_needs_listing": plan_needs_listing,
             "plan_refusal": _plan_text.refusal,
             "plan_text": _plan_text.text,
         }

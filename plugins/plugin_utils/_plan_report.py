@@ -43,7 +43,11 @@ def plan_all(inputs: Inputs, listings: list[dict[str, Any]]) -> tuple[dict[str, 
 def _hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What a host is made of, as far as a reader of its plan asks; every device, used by the plan or not."""
     shown = ("uuid", "engine_name", "name", "total")
-    devices = [{**{key: device[key] for key in shown}, "foreign": device.get("foreign", 0)} for device in facts.get("devices", [])]
+    defaults = {"pci_address": "", "foreign": 0}
+    devices = [
+        {**{key: device[key] for key in shown}, **{key: device.get(key, default) for key, default in defaults.items()}}
+        for device in facts.get("devices", [])
+    ]
     return {
         "platform": facts.get("platform", ""),
         "cpu": facts.get("cpu", {}).get("model", ""),

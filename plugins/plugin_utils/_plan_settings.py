@@ -1,15 +1,21 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether the numbers of a wish make sense. Their types are the role's argument validation's business."""
+"""Whether a wish makes sense: its numbers, the types of its cache, and what it orders about the placement.
+
+Ansible's argument validation comes before it where a role is run, but knows neither ranges nor the keys of a placement.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._memory_model import CACHE_BLOCKS
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _placement_orders
+
 
 class SettingsError(ValueError):
-    """Numbers that cannot be planned with, in one sentence for the user."""
+    """Values that cannot be planned with, in one sentence for the user."""
 
 
 class Number(NamedTuple):
@@ -33,10 +39,11 @@ NUMBERS = {
     "link_bits_per_second": Number("llama_plan_link_speed", 1, 10**15, "bits per second"),
     "port": Number("llama_plan_port", 1, 65535, "a TCP port"),
 }
+CACHE_TYPES = {"cache_type_k": "llama_plan_cache_type_k", "cache_type_v": "llama_plan_cache_type_v"}
 
 
 def check(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same settings, when every number in them can be planned with.
+    """The settings, when all of them can be planned with; a placement in the planner's own terms.
 
     Raises:
         SettingsError: names every variable that is wrong, with its value and what is wanted.
@@ -50,6 +57,12 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
             wrong.append(
                 f"{number.variable} is {value!r}, wanted is a whole number from {number.least} to {number.largest} ({number.meaning})"
             )
+    for key, variable in CACHE_TYPES.items():
+        value = settings.get(key)
+        if value is not None and not (isinstance(value, str) and value in CACHE_BLOCKS):
+            wrong.append(f"{variable} is {value!r}, wanted is one of {', '.join(CACHE_BLOCKS)}")
+    placement, refused = _placement_orders.read(settings.get("placement"))
+    wrong += refused
     if wrong:
         raise SettingsError("; ".join(wrong))
-    return settings
+    return {**settings, "placement": placement} if "placement" in settings else settings

@@ -113,7 +113,7 @@ def _guide(said: dict[str, Any]) -> list[str]:
 
 def _given(result: dict[str, Any]) -> list[str]:
     """What a host has to give, whatever is wished."""
-    devices = [f"{device['engine_name']} {amount(device['capacity'])}" for device in result["memory"]["devices"]]
+    devices = [f"{device.get('name') or device['engine_name']} {amount(device['capacity'])}" for device in result["memory"]["devices"]]
     host = result["memory"]["host"]
     return _row("can give", ", ".join([*devices, f"RAM {amount(host['capacity'])}"])) if host else []
 
@@ -122,9 +122,12 @@ def _fitting(result: dict[str, Any], link: Optional[int]) -> list[str]:
     """What a plan that is carried out takes: regime, memory, disk, time."""
     place, host, disk, download = result["placement"], result["memory"]["host"], result["disk"], result["download"]
     lines = [*_row("fit", FITS[result["fit"]]), *_row("sizes", SIZES[result["basis"]])]
+    in_use = {device["uuid"] for device in result["devices"]}
     for device in result["memory"]["devices"] if place["n_gpu_layers"] else []:
         used = device["weights"] + device["context"] + device["compute"]
-        lines += _row(device["engine_name"], _gauge(used, device["capacity"], device.get("name", "")))
+        # Devices in use are counted anew, so the name of one that is not may be another's.
+        label = device["engine_name"] if device["uuid"] in in_use else "not used"
+        lines += _row(label, _gauge(used, device["capacity"], device.get("name", "")))
     used = sum(host[part] for part in ("weights", "context", "compute", "cache"))
     over = f"host memory; {amount(used - host['capacity'])} of it on disk" if used > host["capacity"] else "host memory"
     lines += _row("RAM", _gauge(used, host["capacity"], over))

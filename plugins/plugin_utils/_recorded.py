@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import yaml
 
@@ -18,6 +19,37 @@ TEMPLATE_MARKS = ("{{", "{%", "{#")
 
 class RecordedError(ValueError):
     """Recorded facts that cannot be used, in one sentence for the user."""
+
+
+class Kind(NamedTuple):
+    """What a fact must be: its type, for a number the least value, and whether facts can do without it."""
+
+    kind: type
+    least: int = 0
+    optional: bool = False
+
+    def takes(self, value: Any) -> bool:
+        if self.kind is not int:
+            return isinstance(value, self.kind)
+        return isinstance(value, int) and not isinstance(value, bool) and value >= self.least
+
+    @property
+    def words(self) -> str:
+        return {str: "text", bool: "true or false", list: "a list", Mapping: "a mapping"}.get(
+            self.kind, f"a whole number from {self.least} on"
+        )
+
+
+# What the planner takes for granted. Facts are files that people edit, and one host's must not end the plan of a fleet.
+MEMORY = {"total": Kind(int, least=1), "cgroup_limit": Kind(int, optional=True), "bandwidth": Kind(Mapping, optional=True)}
+BANDWIDTH = {"bytes_per_second": Kind(int, optional=True)}
+PROCESS = {"pid": Kind(int), "name": Kind(str), "bytes": Kind(int), "ours": Kind(bool)}
+DEVICE = {
+    **{key: Kind(str) for key in ("uuid", "kind", "engine_name", "name")},
+    **{"total": Kind(int), "foreign": Kind(int, optional=True), "bandwidth": Kind(int, optional=True)},
+    **{"pci_address": Kind(str, optional=True), "processes": Kind(list, optional=True)},
+}
+DISK = {"path": Kind(str), "free": Kind(int), "sequential_read": Kind(int, optional=True)}
 
 
 def check(facts: Any, host: str) -> dict[str, Any]:
@@ -37,7 +69,46 @@ def check(facts: Any, host: str) -> dict[str, Any]:
     missing = [key for key in ("memory", "devices", "disks") if key not in facts]
     if missing:
         raise RecordedError(f"the recorded facts of {host} are incomplete, they lack {', '.join(missing)}: {again}")
+    wrong = _wrong(facts)
+    if wrong:
+        raise RecordedError(f"the recorded facts of {host} cannot be planned with: {'; '.join(wrong)}: {again}")
     return dict(facts)
+
+
+def _wrong(facts: Mapping[str, Any]) -> list[str]:
+    """Every fact that the planner would stumble over: where it is, what was found and what is wanted."""
+    wrong = [
+        *_entry("memory", facts["memory"], MEMORY),
+        *_entries("devices", facts["devices"], DEVICE),
+        *_entries("disks", facts["disks"], DISK),
+    ]
+    if wrong:
+        return wrong
+    wrong += _entry("memory.bandwidth", facts["memory"].get("bandwidth") or {}, BANDWIDTH)
+    for number, device in enumerate(facts["devices"]):
+        wrong += _entries(f"devices[{number}].processes", device.get("processes") or [], PROCESS)
+    return wrong
+
+
+def _entry(where: str, entry: Any, kinds: Mapping[str, Kind]) -> list[str]:
+    """What is wrong with one part of the facts."""
+    if not isinstance(entry, Mapping):
+        return [f"{where} is {reprlib.repr(entry)}, wanted is a mapping"]
+    wrong = []
+    for key, kind in kinds.items():
+        value = entry.get(key)
+        if value is None and kind.optional:
+            continue
+        if not kind.takes(value):
+            found = f"is {reprlib.repr(value)}" if key in entry else "is missing"
+            wrong.append(f"{where}.{key} {found}, wanted is {kind.words}")
+    return wrong
+
+
+def _entries(where: str, listed: Any, kinds: Mapping[str, Kind]) -> list[str]:
+    if not isinstance(listed, list):
+        return [f"{where} is {reprlib.repr(listed)}, wanted is a list of mappings"]
+    return [words for number, entry in enumerate(listed) for words in _entry(f"{where}[{number}]", entry, kinds)]
 
 
 def age(collected_at: str, now: Optional[datetime] = None) -> str:

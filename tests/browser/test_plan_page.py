@@ -129,6 +129,25 @@ def test_memory_bars_show_the_parts_and_the_stranger(browser: Any, written: Path
         assert width <= track.size["width"] + 1
 
 
+def test_a_card_in_use_keeps_its_stranger_when_it_is_counted_anew(
+    browser: Any, written: Path, render: Callable[[dict[str, Any]], Path]
+) -> None:
+    document = json.loads((written / "plan.json").read_text())
+    plan = next(entry for entry in document["plans"] if entry["inventory_hostname"] == "a100x2-512")
+    document["plans"] = [plan]
+    (small, large), shares = plan["hardware"]["devices"], plan["memory"]["devices"]
+    small["name"] = "Tesla T4"
+    large.update(uuid="", pci_address="0000:af:00.0", foreign=3 * 10**9)
+    plan["devices"] = [{**plan["devices"][1], "uuid": "0000:af:00.0", "engine_name": "CUDA0"}]
+    shares[0].update(weights=0, context=0, compute=0)
+    shares[1].update(uuid="0000:af:00.0", engine_name="CUDA0", capacity=shares[1]["capacity"] - 3 * 10**9)
+    browser.get(render(document).as_uri())
+    labels = [track.get_attribute("aria-label") for track in browser.find_elements(By.CSS_SELECTOR, "#detail .track")]
+    assert [label.split(":")[0] for label in labels] == ["Tesla T4, not used", "CUDA0 NVIDIA A100 80GB PCIe", "Host memory"]
+    assert "other programs" not in labels[0]
+    assert "other programs 3.0 GB" in labels[1]
+
+
 def test_searching_and_filtering(browser: Any, written: Path) -> None:
     browser.get((written / "plan.html").as_uri())
     browser.find_element(By.CSS_SELECTOR, "#verdict option:nth-child(4)").click()

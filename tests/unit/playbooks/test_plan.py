@@ -137,6 +137,13 @@ def test_hosts_of_every_kind_run_the_default_quant_in_their_regimes(play: Any, t
             id="older facts",
         ),
         pytest.param({"llama_hardware_recorded": None}, {}, "gpu-1 has no recorded facts", id="no facts"),
+        pytest.param({"llama_plan_cache_type_k": "q8"}, {}, "value of llama_plan_cache_type_k must be one of: f32, f16", id="cache type"),
+        pytest.param(
+            {"llama_plan_placement": {"ngl": 99}},
+            {},
+            "llama_plan_placement has ngl, which is not known: it may have n_gpu_layers",
+            id="order",
+        ),
         pytest.param({}, {"model": "kimi-k2-instrukt"}, "did you mean 'kimi-k2-instruct'?", id="unknown model"),
     ],
 )
@@ -154,6 +161,26 @@ def test_a_bad_host_does_not_keep_the_others_from_their_plans(play: Any, fleet: 
     status, told = play(inventory=fleet(**hosts))
     assert status == 2
     assert "2 hosts: 1 accept, 1 without a plan" in told
+
+
+def test_odd_recorded_facts_do_not_keep_the_others_from_their_plans(play: Any, fleet: Any) -> None:
+    hosts = {name: {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS} for name in ("gpu-1", "gpu-2")}
+    hosts["gpu-1"]["llama_hardware_recorded"] = {**FACTS, "devices": [{"name": "T4"}]}
+    status, told = play(inventory=fleet(**hosts))
+    assert status == 2
+    assert "2 hosts: 1 accept, 1 without a plan" in told
+    assert "the recorded facts of gpu-1 cannot be planned with: devices[0].uuid is missing" in " ".join(told.split())
+    assert "Traceback" not in told
+
+
+def test_what_is_written_on_the_controller_is_no_change(play: Any, fleet: Any, tmp_path: Path) -> None:
+    inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
+    for _run in range(2):
+        status, told = play(inventory=inventory, llama_plan_output=str(tmp_path / "out"), llama_plan_record=str(tmp_path / "rec"))
+        assert status == 0, told
+        assert "changed=0" in told
+        assert (tmp_path / "out/plan.json").exists()
+        assert (tmp_path / "rec/gpu-1/llama_hardware.yml").exists()
 
 
 def test_facts_are_recorded_and_planned_with_later(play: Any, fleet: Any, tmp_path: Path) -> None:

@@ -60,15 +60,8 @@ def test_plan_refusal_says_why() -> None:
         pytest.param(
             lambda: FILTERS["fit_plan"](FACTS, {**SETTINGS, "quant_policy": "maybe"}, ENTRY), "refuse, downgrade or force", id="policy"
         ),
-        pytest.param(lambda: FILTERS["plan_entry"]("tini", {"tiny": ENTRY}), "did you mean 'tiny'", id="model"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(call: Any, part: str) -> None:
     with pytest.raises(AnsibleFilterError, match=part):
         call()
-
-
-def test_plan_needs_listing_until_the_quant_is_there() -> None:
-    assert FILTERS["plan_needs_listing"](FACTS, SETTINGS, ENTRY)
-    model = {"repo_id": "org/tiny-GGUF", "quant": "Q2_K", "commit": "a" * 40, "complete": True, "manifest": {}}
-    assert not FILTERS["plan_needs_listing"]({**FACTS, "models": [model]}, SETTINGS, ENTRY)

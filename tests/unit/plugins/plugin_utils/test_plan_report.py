@@ -137,6 +137,22 @@ def test_the_terminal_shows_every_host_and_the_fleet() -> None:
         assert part in told, part
 
 
+def test_a_device_that_is_not_used_does_not_go_by_anothers_name() -> None:
+    host = known(540, (1, 80))  # the first card is too small to hold anything, so the second is counted as the first
+    plan = report({"a": host})["plans"][0]
+    assert [device["engine_name"] for device in plan["memory"]["devices"]] == ["CUDA0", "CUDA0"]
+    rows = [line for line in _plan_text.text(plan) if "Tesla T4" in line]
+    assert [row.split("  ")[0] for row in rows] == [" not used", " CUDA0"]
+
+
+def test_the_document_says_where_devices_are() -> None:
+    host = known(540, (15,))
+    host["facts"]["devices"][0].update(uuid="", pci_address="0000:3b:00.0")
+    plan = report({"a": host})["plans"][0]
+    assert plan["hardware"]["devices"][0]["pci_address"] == "0000:3b:00.0"
+    assert plan["memory"]["devices"][0]["uuid"] == "0000:3b:00.0"
+
+
 @pytest.mark.parametrize(
     ("expected", "words"),
     [

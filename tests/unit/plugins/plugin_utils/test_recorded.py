@@ -40,6 +40,56 @@ def test_other_facts_are_refused_with_the_next_step(facts: Any, part: str) -> No
     assert "record them again with ansible-playbook onprem.llamacpp.plan -e llama_plan_record=DIRECTORY" in str(told.value)
 
 
+DEVICE = {"uuid": "GPU-1", "kind": "cuda", "engine_name": "CUDA0", "name": "Tesla T4", "total": 15 * 2**30, "foreign": 0}
+DISK = {"path": "/models", "free": 10**12}
+
+
+def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def test_facts_without_what_is_optional_are_taken() -> None:
+    facts = {**FACTS, "devices": [without(DEVICE, "foreign"), {**DEVICE, "processes": None}], "disks": [DISK]}
+    assert _recorded.check(facts, "gpu-1") == facts
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        pytest.param({"memory": None}, "memory is None, wanted is a mapping", id="no memory"),
+        pytest.param({"memory": {}}, "memory.total is missing, wanted is a whole number from 1 on", id="no total"),
+        pytest.param({"memory": {"total": 0}}, "memory.total is 0, wanted is a whole number from 1 on", id="total 0"),
+        pytest.param({"memory": {"total": "64 GB"}}, "memory.total is '64 GB', wanted", id="total in words"),
+        pytest.param({"memory": {"total": True}}, "memory.total is True, wanted", id="total a boolean"),
+        pytest.param({"memory": {"total": 1, "cgroup_limit": "max"}}, "memory.cgroup_limit is 'max', wanted", id="limit"),
+        pytest.param({"memory": {"total": 1, "bandwidth": 40}}, "memory.bandwidth is 40, wanted is a mapping", id="bandwidth"),
+        pytest.param(
+            {"memory": {"total": 1, "bandwidth": {"bytes_per_second": "fast"}}}, "memory.bandwidth.bytes_per_second is 'fast'", id="fast"
+        ),
+        pytest.param({"devices": None}, "devices is None, wanted is a list of mappings", id="no devices"),
+        pytest.param({"devices": DEVICE}, "wanted is a list of mappings", id="one device"),
+        pytest.param({"devices": [DEVICE, "T4"]}, "devices[1] is 'T4', wanted is a mapping", id="a device's name"),
+        *(
+            pytest.param({"devices": [without(DEVICE, key)]}, f"devices[0].{key} is missing, wanted is ", id=f"no {key}")
+            for key in ("uuid", "kind", "engine_name", "name", "total")
+        ),
+        pytest.param({"devices": [{**DEVICE, "uuid": None}]}, "devices[0].uuid is None, wanted is text", id="uuid null"),
+        pytest.param({"devices": [{**DEVICE, "total": -1}]}, "devices[0].total is -1, wanted is a whole number from 0 on", id="negative"),
+        pytest.param({"devices": [{**DEVICE, "foreign": "1G"}]}, "devices[0].foreign is '1G', wanted is a whole number", id="foreign"),
+        pytest.param({"devices": [{**DEVICE, "processes": [{}]}]}, "devices[0].processes[0].ours is missing", id="processes"),
+        pytest.param({"disks": {}}, "disks is {}, wanted is a list of mappings", id="no disks"),
+        pytest.param({"disks": [without(DISK, "path")]}, "disks[0].path is missing, wanted is text", id="no path"),
+        pytest.param({"disks": [{**DISK, "free": 1.5}]}, "disks[0].free is 1.5, wanted is a whole number from 0 on", id="fraction"),
+    ],
+)
+def test_odd_facts_are_named_with_what_was_found(part: dict[str, Any], told: str) -> None:
+    with pytest.raises(_recorded.RecordedError) as error:
+        _recorded.check({**FACTS, **part}, "gpu-1")
+    assert told in str(error.value)
+    assert str(error.value).startswith("the recorded facts of gpu-1 cannot be planned with: ")
+    assert "record them again with ansible-playbook onprem.llamacpp.plan" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("collected", "words"),
     [
