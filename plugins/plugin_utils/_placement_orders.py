@@ -94,6 +94,7 @@ ORDERS = {
     "repack": _of_type(bool, "true or false"),
     "warmup": _of_type(bool, "true or false"),
     "cache_ram_mib": _whole(0, 2**40, "MiB, 0 for none"),
+    "ctx_checkpoints": _whole(0, 1024, "copies of a slot's state, 0 for none"),
     "threads": _or_none(_whole(0, 4096, "threads, 0 leaves it to the engine")),
     "numa": _or_none(_of_type(str, "text, a strategy of the engine")),
     "rpc_servers": Order(_servers, "a list of addresses as host:port"),

@@ -121,11 +121,6 @@ def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, 
     ``vram`` is the memory of its devices that strangers leave. What suits a card is the guide's to say: it speaks of the speed
     that users of such a card were content with, where the fit only says that a quant runs.
     """
-
-    def suits(name: str) -> bool:
-        found = assessed.get(name)
-        return bool(found and found["usable"] and (not vram or (found["offloaded"] and found["guide_vram"] <= vram)))
-
     if settings["use_case"]:
         cases = entry.get("use_cases", {})
         if cases and settings["use_case"] not in cases:
@@ -133,17 +128,14 @@ def choose(settings: dict[str, Any], entry: dict[str, Any], assessed: dict[str, 
         preferred = list(cases.get(settings["use_case"], []))
     else:
         preferred = [entry[key] for key in ("default_quant", "fallback_quant") if entry.get(key)]
-    for name in preferred:
-        if suits(name):
-            return name
-    if not any(found["offloaded"] for found in assessed.values() if found["usable"]):
-        # No device is of use, so this is a host without one.
-        for name in preferred:
-            if name in assessed and assessed[name]["usable"]:
-                return name
-    usable = [name for name in assessed if assessed[name]["usable"]]
-    resident = [name for name in usable if assessed[name]["fit"] != "streaming"]
-    return (resident or usable or [""])[-1]
+    usable = {name: found for name, found in assessed.items() if found["usable"]}
+    resident = [name for name in usable if usable[name]["fit"] != "streaming"]
+    if vram and any(found["offloaded"] for found in usable.values()):
+        fitting = [name for name in preferred if name in usable and usable[name]["offloaded"] and usable[name]["guide_vram"] <= vram]
+    else:
+        # Without a device that is of use, what stays in memory is worth more than what was wished for.
+        fitting = [name for name in preferred if name in resident] or resident[-1:] or [name for name in preferred if name in usable]
+    return (fitting[:1] or resident[-1:] or list(usable)[-1:] or [""])[0]
 
 
 def decide(

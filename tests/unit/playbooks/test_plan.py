@@ -93,10 +93,10 @@ HOSTS = ("t4-64", "t4-96", "t4-no-driver", "a10-192", "a10g-256", "a10-occupied"
         # The guide: with a T4 and 96 GB Q2_K_XL, with less TQ1_0; with more of a card Q2_K_XL, or what quality asks for.
         pytest.param({"quant": "auto"}, "TQ1_0 Q2_K_XL TQ1_0 Q2_K_XL Q2_K_XL TQ1_0 Q2_K_XL Q2_K_XL", id="tree"),
         pytest.param({"use_case": "development"}, "TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0 TQ1_0", id="development"),
-        pytest.param({"use_case": "production"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q4_K_XL", id="production"),
+        pytest.param({"use_case": "production"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q2_K_XL", id="production"),
         pytest.param({"use_case": "edge"}, "IQ1_S IQ1_S IQ1_S IQ1_S IQ1_S TQ1_0 IQ1_S IQ1_S", id="edge"),
-        pytest.param({"use_case": "research"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q5_K_XL TQ1_0 Q5_K_XL Q5_K_XL", id="research"),
-        pytest.param({"use_case": "quality"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q4_K_XL", id="quality"),
+        pytest.param({"use_case": "research"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q5_K_XL TQ1_0 Q5_K_XL Q3_K_XL", id="research"),
+        pytest.param({"use_case": "quality"}, "IQ1_S Q2_K_XL IQ1_S Q4_K_XL Q4_K_XL TQ1_0 Q4_K_XL Q2_K_XL", id="quality"),
     ],
 )
 def test_hosts_of_every_kind_get_what_the_guide_says(play: Any, tmp_path: Path, wish: dict[str, str], quants: str) -> None:
