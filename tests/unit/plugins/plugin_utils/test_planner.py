@@ -314,3 +314,17 @@ def test_programs_that_come_and_go_are_not_in_a_plan() -> None:
     ours = {"pid": 7, "name": "llama-server", "bytes": 2**30, "ours": True}
     plans = [_planner.plan(host(540, [{**A10[0], "processes": held}]), wish(), K2) for held in ([], [ours])]
     assert plans[0] == plans[1] and plans[0]["devices"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"quant": "auto"}, {"use_case": "production"}, {"quant_policy": "downgrade"}, {}],
+    ids=["auto", "use case", "downgrade", "named"],
+)
+def test_no_quant_fits_at_all(settings: dict[str, Any]) -> None:
+    plan = _planner.plan(host(20, []), wish(**settings), K2)
+    assert (plan["verdict"], plan["fit"]) == ("refuse", "none")
+    told = _plan_text.refusal(plan)
+    assert "host memory even with its experts on disk, the host has 20.0 GB" in told
+    assert "no quant fits this host" in told or "no smaller quant fits either: choose another host or model" in told
+    assert {other["verdict"] for other in plan["alternatives"]} == {"refuse"}
