@@ -225,7 +225,6 @@ def test_nothing_is_written_in_check_mode(play: Any, fleet: Any, tmp_path: Path)
     assert not (tmp_path / "rec").exists()
 
 
-@pytest.mark.skipif(shutil.which("ssh") is None, reason="needs an SSH client to see that a connection is tried")
 def test_what_is_deployed_is_never_planned_on_recorded_facts(play: Any, fleet: Any) -> None:
     inventory = fleet(**{"gpu-1": {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS}})
     status, told = play(inventory=inventory, playbook="playbooks/site.yml", llama_plan_use_recorded=True)
