@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / ".collections"), str(ROOT / "tests" / "models")]
 
 import gguf
-import kimi_k2_header
+import shapes
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import Budget, read_header
 from ansible_collections.onprem.llamacpp.plugins.module_utils._headers import LocalFile
@@ -54,7 +54,7 @@ def header_vs_ggufpy() -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kimi-k2.gguf"
-        kimi_k2_header.write_header(path)
+        shapes.write_file(shapes.SHAPES["kimi-k2"], path, tokens=163_840)
         ratios = []
         for _ in range(PAIRS):
             ours = _seconds(_ours, path)

@@ -265,16 +265,34 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
         writer.add_uint32(key, value)
 
 
-def header_bytes(shape: Shape) -> bytes:
-    """Everything that comes before the weights."""
+def words(count: int) -> list[str]:
+    """Made-up words, all different, five to nine letters long like those of a real vocabulary."""
+    return [np.base_repr(number * 7919 + 10**6, 36).lower() + "s" * (number % 5) for number in range(count)]
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
+    tokens = words(count)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * count)
+    writer.add_token_merges([f"{token[:3]} {token[3:]}" for token in tokens])
+
+
+def header_bytes(shape: Shape, tokens: int = 0) -> bytes:
+    """Everything that comes before the weights, with a vocabulary of so many tokens and merges.
+
+    Without one it is sized all the same: a vocabulary takes no memory on a device, and its size is a parameter.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "header.gguf"
         writer = gguf.GGUFWriter(path, shape.architecture)
         writer.add_name(shape.architecture)
         for key, value in shape.parameters.items():
             _add(writer, f"{shape.architecture}.{key}", value)
-        # No vocabulary: it takes no memory on a device, and its size is a parameter.
-        writer.add_tokenizer_model("no_vocab")
+        if tokens:
+            _add_vocabulary(writer, tokens)
+        else:
+            writer.add_tokenizer_model("no_vocab")
         for name, dimensions, kind in tensors(shape):
             writer.add_tensor_info(name, dimensions, np.dtype(np.float32), _bytes(dimensions, kind), raw_dtype=kind)
         writer.write_header_to_file()
@@ -290,12 +308,18 @@ def _bytes(dimensions: tuple[int, ...], kind: Type) -> int:
     return math.prod(dimensions) // width * block
 
 
-def full_size(shape: Shape) -> int:
-    """Bytes of the file with its weights."""
-    return len(header_bytes(shape)) + sum(gguf.GGUFWriter.ggml_pad(_bytes(size, kind), ALIGNMENT) for _name, size, kind in tensors(shape))
+def full_size(shape: Shape, header: bytes = b"") -> int:
+    """Bytes of the file with its weights behind a header, the one without a vocabulary unless another is given."""
+    weights = sum(gguf.GGUFWriter.ggml_pad(_bytes(size, kind), ALIGNMENT) for _name, size, kind in tensors(shape))
+    return len(header or header_bytes(shape)) + weights
+
+
+def write_file(shape: Shape, path: Path, tokens: int = 0) -> None:
+    """Writes a header, and as much nothing behind it as the weights would take, none of it on the disk."""
+    header = header_bytes(shape, tokens)
+    path.write_bytes(header)
+    os.truncate(path, full_size(shape, header))
 
 
 if __name__ == "__main__":
-    target, wanted = Path(sys.argv[2]), SHAPES[sys.argv[1]]
-    target.write_bytes(header_bytes(wanted))
-    os.truncate(target, full_size(wanted))
+    write_file(SHAPES[sys.argv[1]], Path(sys.argv[2]))

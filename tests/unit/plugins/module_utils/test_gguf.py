@@ -12,13 +12,13 @@ from pathlib import Path
 import gguf
 import gguf_bytes as b
 import pytest
+import shapes
 from limits import limits
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _gguf
 from ansible_collections.onprem.llamacpp.plugins.module_utils._stub import write_stub
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "models"))
-import kimi_k2_header
 import tiny_kimi_k2
 
 MIB = 2**20
@@ -49,7 +49,7 @@ def tiny(tmp_path_factory):
 def kimi(tmp_path_factory):
     """A vocabulary of a tenth keeps the tests quick."""
     path = tmp_path_factory.mktemp("kimi") / "kimi.gguf"
-    kimi_k2_header.write_header(path, vocabulary=16_384, merges=16_300)
+    shapes.write_file(shapes.SHAPES["kimi-k2"], path, tokens=16_384)
     return path
 
 

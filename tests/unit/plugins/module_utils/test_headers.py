@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gguf_bytes as b
 import pytest
+import shapes
 from hub_server import COMMIT, REPO_ID, Hub, Sparse
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _headers
@@ -19,7 +20,6 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufE
 from ansible_collections.onprem.llamacpp.plugins.module_utils._source import Options, Source, TransferError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "models"))
-import kimi_k2_header
 
 MIB = 2**20
 NAME = "Q2_K/M-Q2_K.gguf"
@@ -28,9 +28,9 @@ SHARDS = 14
 
 @pytest.fixture(scope="module")
 def kimi(tmp_path_factory):
-    """The header of a large model with a vocabulary of a tenth, and the 340 GB that are not behind it."""
+    """The header of a large model with a vocabulary of a tenth, and the 330 GB that are not behind it."""
     path = tmp_path_factory.mktemp("kimi") / "kimi.gguf"
-    kimi_k2_header.write_header(path, vocabulary=16_384, merges=16_300)
+    shapes.write_file(shapes.SHAPES["kimi-k2"], path, tokens=16_384)
     with path.open("rb") as stream:
         return Sparse(stream.read(MIB), path.stat().st_size)
 
@@ -152,7 +152,7 @@ def test_what_passes_by_itself(hub, kimi, tmp_path, faults, requests):
         pytest.param([404], ["does not exist (HTTP 404)", "a mirror lacks it"], id="404"),
         pytest.param([401], ["HTTP 401", "set llama_model_token to a token"], id="401"),
         pytest.param([403], ["HTTP 403"], id="403"),
-        pytest.param(["other size"], ["offers 340237427233 bytes, expected 340237427232", "fresh listing"], id="another size"),
+        pytest.param(["other size"], ["offers 330217940801 bytes, expected 330217940800", "fresh listing"], id="another size"),
         pytest.param(["other hash"], ["now offers another file"], id="another hash"),
     ],
 )
