@@ -3,6 +3,7 @@
 # make lint | unit | browser | sanity | package | lab | molecule     one stage of it
 # make test-full   the same and what takes longer; writes build/full.json
 # make bench [ONLY=name,name]   every figure; writes build/bench.json
+# make render-units   the server's unit in its forms, for review: build/units/{cpu,cuda,numa}/llamacpp@.service
 # make docs   the roles' pages, from their argument_specs
 # make demo-clean   removes the demo's hosts
 SHELL := /bin/bash
@@ -15,9 +16,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ENGINE ?= package
 
 # The browser is large, and only tests open pages.
-demo demo-clean bench docs: export SETUP_BROWSER := 0
+demo demo-clean bench render-units docs: export SETUP_BROWSER := 0
 
-.PHONY: help setup demo demo-clean test lint unit browser sanity package lab molecule test-full bench docs clean
+.PHONY: help setup demo demo-clean test lint unit browser sanity package lab molecule test-full bench render-units docs clean
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -42,6 +43,9 @@ test-full: setup
 
 bench: setup
 	@python benchmarks/bench.py $(if $(ONLY),--only "$(ONLY)")
+
+render-units: setup
+	@ansible-playbook scripts/render_units.yml
 
 docs: setup
 	@python scripts/role_docs.py

@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import exposure
 import fitting
 import planning
 from headers import header_vs_ggufpy
@@ -60,6 +61,8 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "fit_context_error_mib_max": fitting.context_error_mib,
     "fit_weights_error_mib_max": fitting.weights_error_mib,
     "exact_fit_seconds": fitting.exact_fit_seconds,
+    "exposure_cpu": exposure.exposure_cpu,
+    "exposure_cuda": exposure.exposure_cuda,
 }
 
 

@@ -103,7 +103,9 @@ def test_experts_stay_on_the_cpu_as_told_and_the_rest_is_on_the_device(name: str
 def test_the_unit_gives_an_attacker_little(host: Any) -> None:
     process = host.check_output("systemctl show -p MainPID --value llamacpp@main")
     assert host.check_output(f"stat -c %U /proc/{process}") == "llamacpp"
-    assert host.run("systemd-analyze security --threshold=25 llamacpp@main").rc == 0
+    # Shader compilers cost what CUDA costs; the other forms are closed further.
+    compiles = host.file("/etc/llamacpp/instances/main/current/unit.conf").contains("SHADER_CACHE")
+    assert host.run(f"systemd-analyze security --threshold={18 if compiles else 12} llamacpp@main").rc == 0
 
 
 def test_engines_came_as_their_hosts_wished(on_host: Any) -> None:
