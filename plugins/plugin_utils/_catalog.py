@@ -61,6 +61,9 @@ def check_entry(key: str, entry: Any) -> None:
     cases = entry.get("use_cases", {})
     if not isinstance(cases, Mapping) or not all(isinstance(names, (list, tuple)) for names in cases.values()):
         raise broken("has use_cases that are not lists of quants by name")
+    golden = entry.get("golden_prompts", [])
+    if not isinstance(golden, (list, tuple)) or not all(isinstance(item, Mapping) and item.get("prompt") for item in golden):
+        raise broken("has golden_prompts that are not a list of mappings with a prompt")
     if entry.get("experts_used") and not entry.get("experts"):
         raise broken("has experts_used without experts")
     quants = entry.get("quants", {})

@@ -97,6 +97,22 @@ def deployment_id(build_id: str, model: Mapping[str, Any], environment: Mapping[
     return digest(wish, ID_LENGTH)
 
 
+def gate_prompt(prompt: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    """A question of the gate with what its answer must contain (``expect``) or match (``pattern``).
+
+    :raises DeploymentError: it is no question, or its pattern is no regular expression
+    """
+    text, pattern = str(prompt.get("prompt") or ""), str(prompt.get("pattern") or "")
+    if not text:
+        raise DeploymentError("llama_server_gate_prompts: an entry has no prompt.")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise DeploymentError(f"llama_server_gate_prompts: {pattern!r} is no regular expression: {error}.") from None
+    tokens = int(prompt.get("max_tokens") or max_tokens)
+    return {"prompt": text, "expect": str(prompt.get("expect") or ""), "pattern": pattern, "max_tokens": tokens}
+
+
 def describe(
     engine: Mapping[str, Any],
     model: Mapping[str, Any],
@@ -109,10 +125,10 @@ def describe(
 
     :param engine: ``llama_engine_result`` of a host that has the engine
     :param model: ``llama_model_result``
-    :param plan: ``llama_plan_result``; only its devices go into the gate's questions, nothing into the id
+    :param plan: ``llama_plan_result``; its devices and expected speed go into the gate's questions, nothing into the id
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
-    :param settings: instance, host, port, alias, api_key_required, extra_environment, gate
+    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), gate
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
@@ -148,8 +164,14 @@ def describe(
         "model_bytes": int(model["bytes"]),
         "build_number": int(build["number"]),
         "devices": [device["engine_name"] for device in plan.get("devices") or []],
-        "prompt": gate["prompt"],
-        "max_tokens": int(gate["max_tokens"]),
+        "advertised": settings["advertised"],
+        "prompts": [gate_prompt(prompt, int(gate["max_tokens"])) for prompt in gate["prompts"]],
+        "tools": gate["tools"],
+        "speed": {
+            "minimum": float(gate["min_tokens_per_second"]),
+            "benchmark_share": float(gate["benchmark_share"]),
+            "expected": (plan.get("expected") or {}).get("low"),
+        },
         "answer_seconds": int(gate["answer_seconds"]),
         "grace_seconds": int(gate["grace_seconds"]),
         "disk_floor": int(gate["disk_floor_mb"]) * 1_000_000,

@@ -297,6 +297,7 @@ def _result(
         "quality": quant.get("quality", {}),
         "guide": {key: said for key, said in entry.get("quants", {}).get(found["quant"] if found else "", {}).items() if key != "quality"},
         "sampling": entry.get("sampling", {}),
+        "golden_prompts": entry.get("golden_prompts", []),
         "header": _kept_header(quant.get("header")),
         "model_path": _model_path(facts, entry, quant, found["quant"] if found else ""),
     }

@@ -6,123 +6,24 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import pathlib
 import re
-import socket
 import subprocess
 import time
-from typing import Any, Callable, Optional
+from typing import Callable
 
+from . import devices, questions
+from .api import Api, first_key, local_address, on_loopback
+from .evidence import buffers, compared, sees, too_much
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
-from .host import MIB, Systemd, death, process_progress
+from .host import Systemd, death, process_progress
+from .questions import Answer
 
 POLL_SECONDS = 0.5
+SECONDS_BEFORE = 2  # clocks of the kernel's log and ours are read apart
 
-BUFFER_LINE = re.compile(r"\b(?P<buffer>[\w.:\[\]-]+)\s+(?P<kind>\w+)\s+buffer size\s*=\s*(?P<mib>[0-9.]+) MiB")
 DEVICE_LINE = re.compile(r"^\s*(?P<name>\w+): .*MiB free\)")
 BUILD_INFO = re.compile(r"^b(?P<number>\d+)(?:-|$)")
-
-
-class Api:
-    """The server as a client sees it.  The key is read from its file and goes nowhere but the header."""
-
-    def __init__(self, address: str, port: int, key: str) -> None:
-        self.address, self.port, self._key = address, port, key
-
-    def ask(self, path: str, body: Optional[Document] = None, timeout: float = 10, key: bool = True) -> tuple[int, Document]:
-        """Status and JSON of one request; status 0 when nobody answered.
-
-        :raises SwitchError: the server took the request and did not answer in time, or broke off.
-        """
-        headers = {"Content-Type": "application/json"}
-        if key and self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
-        connection = http.client.HTTPConnection(self.address, self.port, timeout=timeout)
-        try:
-            try:
-                connection.connect()
-            except OSError:
-                return 0, {}
-            connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
-            response = connection.getresponse()
-            text = response.read(4 * MIB)
-        except socket.timeout:
-            raise SwitchError(f"{path} did not answer within {timeout:.0f} s") from None
-        except (OSError, http.client.HTTPException) as error:
-            raise SwitchError(f"{path}: the connection broke ({type(error).__name__})") from None
-        finally:
-            connection.close()
-        try:
-            document = json.loads(text)
-        except ValueError:
-            document = {}
-        return response.status, document if isinstance(document, dict) else {}
-
-
-def first_key(path: pathlib.Path) -> str:
-    """The first key of a key file.
-
-    :raises SwitchError: the file holds none.
-    """
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.strip() and not line.startswith("#"):
-                return line.strip()
-    except OSError as error:
-        raise SwitchError(f"the key file {path} cannot be read: {error.strerror}") from None
-    raise SwitchError(f"the key file {path} holds no key")
-
-
-def local_address(host: str) -> str:
-    """An address to reach a server on its own host, from the one that it binds."""
-    first = host.split(",", maxsplit=1)[0].strip()
-    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1", "[::]": "::1"}.get(first, first)
-
-
-def buffers(lines: list[str]) -> dict[str, dict[str, int]]:
-    """Bytes for each buffer and kind (model, KV, compute, …) that the server's log reports."""
-    found: dict[str, dict[str, int]] = {}
-    for line in lines:
-        match = BUFFER_LINE.search(line)
-        if match:
-            kinds = found.setdefault(match["buffer"], {})
-            size = round(float(match["mib"]) * MIB)
-            # Scratch memory is reserved anew when the graph changes, everything else once for each of its parts.
-            kinds[match["kind"]] = size if match["kind"] == "compute" else kinds.get(match["kind"], 0) + size
-    return found
-
-
-def compared(planned: list[Document], found: dict[str, dict[str, int]]) -> list[Document]:
-    """Bytes planned and taken on each device that the log tells of, and how far the plan was off in percent."""
-    told = []
-    for share in planned:
-        taken = sum(sum(kinds.values()) for name, kinds in found.items() if sees(share["engine_name"], [name]))
-        wanted = sum(int(share.get(part, 0)) for part in ("weights", "context", "compute"))
-        if taken and wanted:
-            error = round(100 * (taken - wanted) / wanted, 1)
-            told.append({"engine_name": share["engine_name"], "planned": wanted, "actual": taken, "error_percent": error})
-    return told
-
-
-def sees(name: str, seen: list[str]) -> bool:
-    """Whether a device is among names such as ``CUDA0``, ``CUDA0_Split`` or ``RPC0[127.0.0.1:50052]``."""
-    return any(re.match(re.escape(name) + r"(?!\w*\d)", other) for other in seen)
-
-
-def answer_text(document: Document) -> str:
-    """What a chat completion said, reasoning included; empty for anything that is not one."""
-    try:
-        message = document["choices"][0]["message"]
-        return "".join(str(message.get(key) or "") for key in ("reasoning_content", "content")).strip()
-    except (KeyError, IndexError, TypeError, AttributeError):
-        return ""
-
-
-def gibberish(text: str) -> bool:
-    """The kind of nonsense that a broken kernel or a damaged file makes: one character over and over, or no letter at all."""
-    return (len(text) >= 8 and len(set(text)) == 1) or not any(character.isalnum() for character in text)
 
 
 class Gate:
@@ -130,6 +31,10 @@ class Gate:
 
     def __init__(self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0) -> None:
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
+        self.folder = layout.recorded / deployment
+        self.shares = read_json(self.folder / "plan.json").get("memory", {}).get("devices", [])
+        self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
+        self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
     def run(self) -> Document:
         """Gate the deployment, write gate.json and actual.json, and return what gate.json says.
@@ -142,6 +47,7 @@ class Gate:
             "deployment": self.deployment,
             "passed": False,
             "reason": "",
+            "warnings": [],
             "started_at": now(),
             "tokens_per_second": None,
         }
@@ -155,16 +61,25 @@ class Gate:
             raise
         finally:
             result["finished_at"] = now()
-            write_json(self.layout.recorded / self.deployment / "gate.json", result)
+            write_json(self.folder / "gate.json", result)
         return result
 
     def _questions(self, request: Document, result: Document) -> None:
         key = first_key(self.layout.api_keys) if request["api_key"] else ""
         api = Api(local_address(request["host"]), int(request["port"]), key)
         result["load_seconds"] = round(self._wait(api, request, result), 1)
-        self._identity(api, request, result)
+        props = self._identity(api, request, result)
         self._memory(request, result)
-        self._completion(api, request, result)
+        answers = self._prompts(api, request, result)
+        self._tools(api, request, props, result)
+        self._speed(request, answers, result)
+        self._devices(result)
+        self._advertised(request, result)
+
+    def _warn(self, result: Document, text: str) -> None:
+        """Something that is worth a word and no reason to go back."""
+        result["warnings"].append(text)
+        self.tell(text)
 
     def _alive(self, first: dict[str, str]) -> dict[str, str]:
         """The unit's state, as long as it is the process that was started."""
@@ -198,8 +113,8 @@ class Gate:
             self.tell(f"loading, about {taken / scale:.1f} of {size / scale:.1f} {unit} after {elapsed:.0f} s (limit {deadline:.0f} s)")
             time.sleep(POLL_SECONDS)
 
-    def _identity(self, api: Api, request: Document, result: Document) -> None:
-        """The running process is the deployed build with the deployed model, and guards its door."""
+    def _identity(self, api: Api, request: Document, result: Document) -> Document:
+        """The running process is the deployed build with the deployed model, and guards its door. What it says of itself."""
         if request["api_key"]:
             status, _body = api.ask("/props", key=False)
             if status != 401:
@@ -215,18 +130,21 @@ class Gate:
         match = BUILD_INFO.match(str(props.get("build_info")))
         if not match or int(match["number"]) != int(request["build_number"]):
             raise SwitchError(f"the server is build {props.get('build_info')}, the deployment names b{request['build_number']}")
+        return props
 
     def _memory(self, request: Document, result: Document) -> None:
-        """Record the memory that the server took, and check that the planned devices hold some of it."""
+        """Record the memory that the server took; the planned devices hold some of it, and none holds more than it may."""
         found = buffers(self.systemd.log(self.systemd.show().get("InvocationID", "")))
-        folder = self.layout.recorded / self.deployment
-        plan = read_json(folder / "plan.json")
-        shares = [share for share in plan.get("memory", {}).get("devices", []) if share.get("engine_name") in request["devices"]]
-        devices = compared(shares, found)
+        taken = compared([share for share in self.shares if share.get("engine_name") in request["devices"]], found)
         document = {"schema_version": SCHEMA_VERSION, "deployment": self.deployment, "collected_at": now()}
-        write_json(folder / "actual.json", {**document, "buffers": found, "devices": devices})
-        for share in devices:
+        write_json(self.folder / "actual.json", {**document, "buffers": found, "devices": taken})
+        for share in taken:
             self.tell(f"{share['engine_name']} takes {share['actual'] / 1e9:.2f} GB, {share['error_percent']:+.1f} % against the plan")
+        broken, missed = too_much(taken)
+        if broken:
+            raise SwitchError("; ".join(broken))
+        for text in missed:
+            self._warn(result, text)
         if request["devices"]:
             seen = list(found) or self._listed()
             missing = [name for name in request["devices"] if not sees(name, seen)]
@@ -251,17 +169,22 @@ class Gate:
             return [match["name"] for match in map(DEVICE_LINE.match, done.stdout.splitlines()) if match]
         return []
 
-    def _completion(self, api: Api, request: Document, result: Document) -> None:
-        """One real answer.  Its time is recorded, not judged; only a server that hangs runs into the bound."""
-        self.tell("loaded, asking for one completion")
-        body = {
-            "messages": [{"role": "user", "content": request["prompt"]}],
-            "max_tokens": int(request["max_tokens"]),
-            "temperature": 0,
-            "seed": 42,
-            "cache_prompt": False,
-        }
-        started = time.monotonic()
+    def _prompts(self, api: Api, request: Document, result: Document) -> list[Answer]:
+        """Real answers. Their time is recorded; only a server that hangs runs into the bound."""
+        answers: list[Answer] = []
+        for number, prompt in enumerate(request["prompts"], 1):
+            self.tell(f"loaded, asking for completion {number} of {len(request['prompts'])}")
+            started = time.monotonic()
+            answer = self._ask(api, questions.prompt_body(prompt), request, "the completion")
+            if not answers:
+                result.update(answer=answer.text[:500], answer_seconds=round(time.monotonic() - started, 2))
+            problem = questions.prompt_problem(prompt, answer)
+            if problem:
+                raise SwitchError(problem)
+            answers.append(answer)
+        return answers
+
+    def _ask(self, api: Api, body: Document, request: Document, what: str) -> Answer:
         try:
             status, document = api.ask("/v1/chat/completions", body, timeout=float(request["answer_seconds"]))
         except SwitchError as error:
@@ -269,18 +192,55 @@ class Gate:
             raise SwitchError(str(error) + ("" if state.get("ActiveState") == "active" else f"; {death(state)}")) from None
         if status != 200:
             message = document.get("error", {}).get("message", "") if isinstance(document.get("error"), dict) else ""
-            raise SwitchError(f"the completion was answered with {status} {message}".rstrip())
-        text = answer_text(document)
-        result["answer"] = text[:500]
-        if not text:
-            raise SwitchError("the completion was empty")
-        if gibberish(text):
-            raise SwitchError(f"the completion is gibberish: {text[:40]!r}")
-        timings = document["timings"] if isinstance(document.get("timings"), dict) else {}
-        result["answer_seconds"] = round(time.monotonic() - started, 2)
-        result["tokens_per_second"] = rounded(timings.get("predicted_per_second"))
-        result["prompt_tokens_per_second"] = rounded(timings.get("prompt_per_second"))
+            raise SwitchError(f"{what} was answered with {status} {message}".rstrip())
+        return questions.read_answer(document)
 
+    def _tools(self, api: Api, request: Document, props: Document, result: Document) -> None:
+        """A model whose template knows tools is offered one: what it says of it must be understood by the engine."""
+        known = props.get("chat_template_caps")
+        able = isinstance(known, dict) and bool(known.get("supports_tool_calls"))
+        wish = request["tools"]
+        if wish == "off" or (wish == "auto" and not able):
+            return
+        self.tell("offering a tool")
+        answer = self._ask(api, questions.tool_body(), request, "the request with a tool")
+        problem = questions.tool_problem(answer)
+        if not problem and not answer.calls and wish == "required":
+            problem = f"the model did not call the tool that it was offered: {answer.text[: questions.SHOWN]!r}"
+        if problem:
+            raise SwitchError(problem)
+        result["tool_calls"] = len(answer.calls)
 
-def rounded(value: Any) -> Optional[float]:
-    return round(float(value), 2) if isinstance(value, (int, float)) else None
+    def _speed(self, request: Document, answers: list[Answer], result: Document) -> None:
+        """Too slow is a reason to go back only against a benchmark of this deployment or the user's own figure."""
+        # The first tokens after a load are slow, so the best answer counts.
+        fastest = max(answers, key=lambda answer: answer.speed or 0.0)
+        result.update(tokens_per_second=fastest.speed, prompt_tokens_per_second=fastest.prompt_speed)
+        benchmark = questions.rounded(read_json(self.folder / "benchmark.json").get("tokens_per_second"))
+        slow, told = questions.speed_problem(request["speed"], benchmark, fastest.speed)
+        if slow:
+            raise SwitchError(slow)
+        if told:
+            self._warn(result, told)
+
+    def _devices(self, result: Document) -> None:
+        """No device has shown an error since the server was started."""
+        if not self.uuids:
+            return
+        bad, told = devices.problems(self.before, devices.ask_health(self.uuids), devices.ask_xids(self.began))
+        if bad:
+            raise SwitchError("; ".join(bad))
+        for text in told:
+            self._warn(result, text)
+
+    def _advertised(self, request: Document, result: Document) -> None:
+        """Whether clients can reach the server where they are told to."""
+        result["reachable"] = "loopback"
+        if on_loopback(request["host"]):
+            return
+        with contextlib.suppress(SwitchError):
+            status, _body = Api(request["advertised"], int(request["port"]), "").ask("/health", key=False)
+            if status == 200:
+                result["reachable"] = request["advertised"]
+                return
+        self._warn(result, f"only loopback answers: {request['advertised']} port {request['port']} does not, seen from this host")

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .api import first_key
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
-from .gate import Gate, first_key
+from .gate import Gate
 from .host import Systemd, disk_speed, listening
 
 UNFINISHED = ("prepared", "switched", "gating", "undoing")
@@ -109,9 +110,10 @@ class Switch:
                 self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
                 return self.journal
             try:
+                questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
                 self._change(to, old, restart)
                 self.record(state="gating", progress="waiting for the server")
-                gate = Gate(self.layout, self.systemd, to, self.tell, speed).run()
+                gate = questions.run()
                 self.systemd.enable(True)
                 if self.layout.wants.is_dir():
                     sync_directory(self.layout.wants)
@@ -244,4 +246,7 @@ def explain(error: Exception) -> str:
 
 def brief(gate: Document) -> Document:
     """What the journal keeps of a gate."""
-    return {key: gate.get(key) for key in ("load_seconds", "tokens_per_second", "prompt_tokens_per_second", "answer", "build_info")}
+    return {
+        key: gate.get(key)
+        for key in ("load_seconds", "tokens_per_second", "prompt_tokens_per_second", "answer", "build_info", "reachable", "warnings")
+    }

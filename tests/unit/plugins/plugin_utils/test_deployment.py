@@ -42,7 +42,17 @@ SETTINGS = {
     "alias": "kimi-k2-instruct",
     "api_key_required": True,
     "extra_environment": {},
-    "gate": {"prompt": "?", "max_tokens": 8, "answer_seconds": 60, "grace_seconds": 30, "disk_floor_mb": 100},
+    "advertised": "10.0.0.1",
+    "gate": {
+        "prompts": [{"prompt": "?"}],
+        "tools": "auto",
+        "min_tokens_per_second": 0,
+        "benchmark_share": 0.8,
+        "max_tokens": 8,
+        "answer_seconds": 60,
+        "grace_seconds": 30,
+        "disk_floor_mb": 100,
+    },
 }
 
 
@@ -60,7 +70,7 @@ SAME = {
     "order-of-environment": {"environment": dict(reversed(ENVIRONMENT.items()))},
     "order-of-shards": {"model": {**MODEL, "files": MODEL["files"][::-1]}},
     "plan": {"plan": {"devices": [], "expected": {"tokens_per_second": 9}}},
-    "gate": {"settings": {**SETTINGS, "gate": {**SETTINGS["gate"], "prompt": "Who?"}}},
+    "gate": {"settings": {**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [{"prompt": "Who?"}]}}},
 }
 
 
@@ -98,6 +108,24 @@ def test_gate_asks_for_what_is_deployed():
     assert request["model_path"] == MODEL["path"] + "/m-00001-of-00002.gguf"
     assert (request["build_number"], request["model_bytes"], request["devices"]) == (11549, 30, ["CUDA0"])
     assert request["disk_floor"] == 100_000_000
+
+
+GATE_PROMPTS = {
+    "defaults": ({"prompt": "?"}, {"prompt": "?", "expect": "", "pattern": "", "max_tokens": 8}),
+    "own": ({"prompt": "?", "pattern": "^a", "max_tokens": 3}, {"prompt": "?", "expect": "", "pattern": "^a", "max_tokens": 3}),
+}
+
+
+@pytest.mark.parametrize(("given", "asked"), GATE_PROMPTS.values(), ids=GATE_PROMPTS)
+def test_gate_prompt(given, asked):
+    settings = {**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [given]}}
+    assert describe(settings=settings)["request"]["prompts"] == [asked]
+
+
+@pytest.mark.parametrize(("given", "reason"), [({}, "has no prompt"), ({"prompt": "?", "pattern": "("}, "no regular expression")])
+def test_gate_prompt_that_cannot_be_asked(given, reason):
+    with pytest.raises(_deployment.DeploymentError, match=reason):
+        describe(settings={**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [given]}})
 
 
 def test_engine_is_told_to_log_its_buffers():

@@ -1,0 +1,87 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The health of NVIDIA devices around a start: what their driver counts and what it tells the kernel's log."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+from typing import NamedTuple
+
+XID_LINE = re.compile(r"NVRM: Xid \(PCI:(?P<address>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
+# An application ended or was ended: it follows from other errors and says nothing about the device.
+HARMLESS_XIDS = frozenset({43, 45})
+FIELDS = (
+    "uuid",
+    "ecc.errors.uncorrected.volatile.total",
+    "clocks_throttle_reasons.hw_slowdown",
+    "clocks_throttle_reasons.hw_thermal_slowdown",
+    "clocks_throttle_reasons.sw_thermal_slowdown",
+)
+COMMAND_SECONDS = 60
+
+
+class Health(NamedTuple):
+    """One device: errors that its memory could not correct since the driver was loaded (None where it does not count), and
+    what slows it down."""
+
+    uncorrected: object
+    slowed_by: list[str]
+
+
+def read_health(text: str) -> dict[str, Health]:
+    """Devices by UUID, from nvidia-smi's answer to FIELDS as CSV without header and units."""
+    found = {}
+    for line in text.splitlines():
+        values = [value.strip() for value in line.split(",")]
+        if len(values) == len(FIELDS):
+            slowed = [name.rpartition(".")[2] for name, value in zip(FIELDS[2:], values[2:]) if value == "Active"]
+            found[values[0]] = Health(int(values[1]) if values[1].isdecimal() else None, slowed)
+    return found
+
+
+def read_xids(lines: list[str]) -> list[str]:
+    """Errors of the driver in the kernel's log that speak of a device, not of a program that ended."""
+    found = []
+    for line in lines:
+        match = XID_LINE.search(line)
+        if match and int(match["xid"]) not in HARMLESS_XIDS:
+            found.append(f"Xid {match['xid']} on {match['address']}{match['rest']}"[:200])
+    return found
+
+
+def problems(before: dict[str, Health], after: dict[str, Health], xids: list[str]) -> tuple[list[str], list[str]]:
+    """What forbids to serve on these devices, and what is only worth a word."""
+    bad = [f"the driver reports {xid}" for xid in xids]
+    told = []
+    for uuid, health in after.items():
+        counted, earlier = health.uncorrected, before.get(uuid, Health(0, [])).uncorrected
+        if isinstance(counted, int) and counted > (earlier if isinstance(earlier, int) else 0):
+            bad.append(f"the memory of {uuid} had {counted} errors that it could not correct")
+        elif counted:
+            told.append(f"the memory of {uuid} has had {counted} errors that it could not correct since its driver was loaded")
+        if health.slowed_by:
+            told.append(f"{uuid} is slowed down by {', '.join(health.slowed_by)}")
+    return bad, told
+
+
+def ask_health(uuids: list[str]) -> dict[str, Health]:
+    """The devices as their driver tells of them now; none where it cannot be asked."""
+    if not uuids:
+        return {}
+    text = _output("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
+    return {uuid: health for uuid, health in read_health(text).items() if uuid in uuids}
+
+
+def ask_xids(since: float) -> list[str]:
+    """Errors in the kernel's log since a time, in seconds since the epoch."""
+    return read_xids(_output("journalctl", "--dmesg", "--quiet", "--no-pager", "--output=cat", f"--since=@{since:.0f}").splitlines())
+
+
+def _output(*argv: str) -> str:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(argv, capture_output=True, timeout=COMMAND_SECONDS, check=False, errors="replace")
+        return done.stdout if done.returncode == 0 else ""
+    return ""

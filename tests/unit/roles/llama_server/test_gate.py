@@ -1,0 +1,211 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate: what it asks, what it takes for an answer, and what it records."""
+
+from __future__ import annotations
+
+import pytest
+from switch_host import NEW, devices, evidence, files, questions
+from switch_host import gate as gates
+
+
+def test_gate_records_what_it_saw(host):
+    host.deploy(NEW, devices=["CUDA0"])
+    host.run(NEW)
+    gate, actual = host.record(NEW, "gate.json"), host.record(NEW, "actual.json")
+    assert gate["passed"] and gate["answer"] == "The capital of France is Paris." and gate["build_info"] == "b11549-abc"
+    assert (gate["tokens_per_second"], gate["prompt_tokens_per_second"]) == (12.35, 99.5)
+    assert actual["buffers"] == {"CPU_Mapped": {"model": 171 * 2**20}, "CUDA0": {"model": 512 * 2**20, "KV": 64 * 2**20}}
+
+
+def test_gate_compares_the_memory_with_the_plan(host):
+    host.deploy(NEW, devices=["CUDA0"])
+    shares = [
+        {"engine_name": "CUDA0", "weights": 500 * 2**20, "context": 64 * 2**20, "compute": 0},
+        {"engine_name": "CUDA1", "weights": 0, "context": 0, "compute": 0},
+    ]
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": shares}})
+    host.run(NEW)
+    told = {"engine_name": "CUDA0", "planned": 564 * 2**20, "actual": 576 * 2**20, "capacity": 0, "error_percent": 2.1}
+    assert host.record(NEW, "actual.json")["devices"] == [told]
+
+
+def test_missing_planned_device_is_refused(host):
+    host.deploy(NEW, devices=["CUDA0", "CUDA1"])
+    assert "planned devices are not in use: CUDA1" in host.run(NEW)["reason"]
+
+
+DEADLINES = {
+    # 100 GB at a measured 1 GB/s: six passes of 100 s, and the grace.
+    "measured": (1e9, 100_000_000_000, 630),
+    "assumed": (0.0, 100_000_000_000, 6030),
+    "small": (1e9, 1000, 30),
+}
+
+
+@pytest.mark.parametrize(("speed", "size", "deadline"), DEADLINES.values(), ids=DEADLINES)
+def test_deadline_follows_size_and_disk(host, speed, size, deadline):
+    host.deploy(NEW, grace_seconds=30, model_bytes=size)
+    host.layout.link("current", NEW)
+    host.systemd.restart()
+    gate = gates.Gate(host.layout, host.systemd, NEW, lambda _progress: None, speed).run()
+    assert gate["deadline_seconds"] == deadline
+
+
+SEES = {
+    "itself": ("CUDA0", ["CUDA0"], True),
+    "with-suffix": ("RPC0", ["RPC0[127.0.0.1:50052]"], True),
+    "host-buffer-of-the-kind": ("CUDA0", ["CUDA_Host"], False),
+    "longer-number": ("CUDA1", ["CUDA10"], False),
+    "split": ("CUDA0", ["CUDA0_Split"], True),
+}
+
+
+@pytest.mark.parametrize(("name", "seen", "expected"), SEES.values(), ids=SEES)
+def test_device_is_found_among_buffers(name, seen, expected):
+    assert evidence.sees(name, seen) is expected
+
+
+ANSWERS = {
+    "content": ({"choices": [{"message": {"content": "Paris"}}]}, "Paris"),
+    "reasoning": ({"choices": [{"message": {"content": None, "reasoning_content": "Hm."}}]}, "Hm."),
+    "no-choices": ({"choices": []}, ""),
+    "not-a-completion": ({"error": {}}, ""),
+    "wrong-types": ({"choices": [["x"]]}, ""),
+}
+
+
+@pytest.mark.parametrize(("document", "text"), ANSWERS.values(), ids=ANSWERS)
+def test_answer_text(document, text):
+    assert questions.read_answer(document).text == text
+
+
+def test_gate_asks_every_prompt_and_takes_the_best_speed(host):
+    host.deploy(NEW, prompts=[ask("?"), ask("France?", expect="paris"), ask("Capital?", pattern=r"P\w+s\.$")])
+    assert host.run(NEW)["gate"]["tokens_per_second"] == 12.35
+
+
+def ask(prompt: str, **more: str) -> dict[str, object]:
+    return {"prompt": prompt, "expect": "", "pattern": "", "max_tokens": 8, **more}
+
+
+WRONG = {
+    "lacks-the-text": ("good", {"prompts": [ask("?"), ask("Italy?", expect="Rome")]}, "the answer to 'Italy?' lacks 'Rome'"),
+    "no-match": ("good", {"prompts": [ask("?", pattern="^Rome")]}, "does not match '^Rome'"),
+    "too-slow-for-the-user": (
+        "good",
+        {"speed": {"minimum": 20.0, "benchmark_share": 0.8, "expected": None}},
+        "12.35 tokens/s are fewer than 20: llama_server_gate_min_tokens_per_second",
+    ),
+    "tool-unknown": ("tool unknown", {}, "names a tool that was not offered: 'get_wether'"),
+    "tool-garbled": ("tool garbled", {}, "are no JSON object"),
+    "tool-unparsed": ("tool unparsed", {}, "does not understand the model's tool calls: '<|tool_calls'"),
+    "tool-required": ("good", {"tools": "required"}, "did not call the tool"),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "request_", "reason"), WRONG.values(), ids=WRONG)
+def test_deployment_that_answers_wrongly_does_not_stay(host, behaviour, request_, reason):
+    host.deploy(NEW, behaviour, **request_)
+    journal = host.run(NEW)
+    assert journal["state"] == "undone" and reason in journal["reason"]
+
+
+RIGHT = {
+    "tool-called": ("tool called", {}),
+    "tool-not-called": ("tool talked", {}),
+    "tools-off": ("tool garbled", {"tools": "off"}),
+    "no-tools-in-the-template": ("good", {}),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "request_"), RIGHT.values(), ids=RIGHT)
+def test_tools_that_are_understood_pass(host, behaviour, request_):
+    host.deploy(NEW, behaviour, **request_)
+    assert host.run(NEW)["state"] == "committed"
+
+
+def test_benchmark_of_this_deployment_is_the_bar(host):
+    host.deploy(NEW)
+    files.write_json(host.layout.recorded / NEW / "benchmark.json", {"tokens_per_second": 20.0})
+    assert "fewer than 16: 80% of the 20 that a benchmark of this deployment has shown" in host.run(NEW)["reason"]
+
+
+def test_speed_below_the_plan_is_told_and_stays(host):
+    host.deploy(NEW, speed={"minimum": 0.0, "benchmark_share": 0.8, "expected": 15.0})
+    journal = host.run(NEW)
+    assert journal["state"] == "committed"
+    assert journal["gate"]["warnings"] == ["12.35 tokens/s, the plan expected at least 15"]
+
+
+def test_memory_beyond_what_may_be_used_fails(host):
+    host.deploy(NEW, devices=["CUDA0"])
+    share = {"engine_name": "CUDA0", "weights": 500 * 2**20, "context": 0, "compute": 0, "capacity": 570 * 2**20}
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": [share]}})
+    assert "CUDA0 took 0.60 GB, planned were 0.52 GB, and what may be used of it is 0.60 GB" in host.run(NEW)["reason"]
+
+
+def test_only_loopback_answers_is_told(host):
+    host.deploy(NEW, host="0.0.0.0", advertised="127.0.0.2")  # the test's server binds 127.0.0.1 alone
+    journal = host.run(NEW)
+    assert journal["state"] == "committed"
+    told = f"only loopback answers: 127.0.0.2 port {host.port} does not, seen from this host"
+    assert (journal["gate"]["reachable"], journal["gate"]["warnings"]) == ("loopback", [told])
+
+
+REASONING = {
+    "marks-in-the-answer": ({"content": "<think>Hm.</think>Paris", "reasoning_content": ""}, True),
+    "marks-of-kimi": ({"content": "◁think▷Hm. Paris", "reasoning_content": ""}, True),
+    "parsed": ({"content": "Paris", "reasoning_content": "They ask for a capital."}, False),
+    "still-thinking": ({"content": "", "reasoning_content": "Paris, I think"}, False),
+}
+
+
+@pytest.mark.parametrize(("message", "wrong"), REASONING.values(), ids=REASONING)
+def test_reasoning_must_be_parsed(message, wrong):
+    answer = questions.read_answer({"choices": [{"message": message}]})
+    assert bool(questions.prompt_problem(ask("?", expect="paris"), answer)) is wrong
+
+
+GPU = "GPU-6ee1a3b4-5b57-9c38-6a6e-0d4f2f3a9e11"
+FINE = devices.Health(0, [])
+DEVICES = {
+    "fine": ({GPU: FINE}, {GPU: FINE}, [], [], []),
+    "no-ecc": ({GPU: devices.Health(None, [])}, {GPU: devices.Health(None, [])}, [], [], []),
+    "new-errors": ({GPU: FINE}, {GPU: devices.Health(2, [])}, [], ["had 2 errors"], []),
+    "old-errors": ({GPU: devices.Health(2, [])}, {GPU: devices.Health(2, [])}, [], [], ["has had 2 errors"]),
+    "hot": ({GPU: FINE}, {GPU: devices.Health(0, ["hw_thermal_slowdown"])}, [], [], ["slowed down by hw_thermal_slowdown"]),
+    "xid": ({GPU: FINE}, {GPU: FINE}, ["Xid 79 on 0000:1e:00, GPU has fallen off the bus."], ["Xid 79"], []),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "xids", "bad", "told"), DEVICES.values(), ids=DEVICES)
+def test_health_of_devices(before, after, xids, bad, told):
+    found_bad, found_told = devices.problems(before, after, xids)
+    assert [text in found for text, found in zip(bad, found_bad)] == [True] * len(found_bad)
+    assert [text in found for text, found in zip(told, found_told)] == [True] * len(found_told)
+    assert (len(found_bad), len(found_told)) == (len(bad), len(told))
+
+
+def test_health_is_read_from_csv():
+    text = f"{GPU}, 3, Not Active, Active, [N/A]\nGPU-b, [N/A], Not Active, Not Active, Not Active\nnonsense\n"
+    assert devices.read_health(text) == {GPU: devices.Health(3, ["hw_thermal_slowdown"]), "GPU-b": devices.Health(None, [])}
+
+
+def test_xids_of_programs_that_ended_are_no_fault_of_the_device():
+    lines = [
+        "NVRM: Xid (PCI:0000:1e:00): 79, pid=1234, name=llama-server, GPU has fallen off the bus.",
+        "NVRM: Xid (PCI:0000:1e:00): 43, pid=1234, name=llama-server, Ch 00000008",
+        "usb 1-1: new device",
+    ]
+    assert devices.read_xids(lines) == ["Xid 79 on 0000:1e:00, pid=1234, name=llama-server, GPU has fallen off the bus."]
+
+
+def test_sick_device_undoes_the_switch(host, monkeypatch):
+    host.deploy(NEW)
+    share = {"engine_name": "CUDA0", "uuid": GPU, "weights": 0, "context": 0, "compute": 0}
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": [share]}})
+    monkeypatch.setattr(devices, "ask_health", lambda _uuids: {GPU: FINE})
+    monkeypatch.setattr(devices, "ask_xids", lambda _since: ["Xid 48 on 0000:1e:00, double bit error"])
+    assert "the driver reports Xid 48" in host.run(NEW)["reason"]

@@ -1,0 +1,54 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the switch program sees of its host."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from switch_host import hosts
+
+DEATHS = {
+    "exit": ({"ExecMainCode": "1", "ExecMainStatus": "1", "Result": "exit-code"}, "exit status 1"),
+    "oom": ({"ExecMainCode": "2", "ExecMainStatus": "9", "Result": "oom-kill"}, "killed because memory ran out"),
+    "killed": ({"ExecMainCode": "2", "ExecMainStatus": "9", "Result": "signal"}, "killed by signal 9 (often memory that ran out)"),
+    "segfault": ({"ExecMainCode": "3", "ExecMainStatus": "11", "Result": "core-dump"}, "killed by signal 11"),
+    "limit": ({"ExecMainCode": "1", "ExecMainStatus": "1", "Result": "start-limit-hit"}, "exit status 1, systemd says start-limit-hit"),
+}
+
+
+@pytest.mark.parametrize(("state", "words"), DEATHS.values(), ids=DEATHS)
+def test_death_in_words(state, words):
+    assert hosts.death(state) == words
+
+
+def proc_with_listener(root: pathlib.Path, table: str, address: str) -> pathlib.Path:
+    """A proc tree in which process 812, nginx, listens."""
+    (root / "net").mkdir()
+    line = f"   0: {address} 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 31337 1\n"
+    (root / "net" / table).write_text("  sl  local_address rem_address   st\n" + line)
+    (root / "812/fd").mkdir(parents=True)
+    (root / "812/fd/3").symlink_to("socket:[31337]")
+    (root / "812/comm").write_text("nginx\n")
+    return root
+
+
+LISTENERS = {
+    "same-address": ("tcp", "0100007F:1F90", "127.0.0.1", 8080, [(812, "nginx")]),
+    "everywhere": ("tcp", "00000000:1F90", "127.0.0.1", 8080, [(812, "nginx")]),
+    "we-want-everywhere": ("tcp", "0100007F:1F90", "0.0.0.0", 8080, [(812, "nginx")]),
+    "everywhere-v6": ("tcp6", "0" * 32 + ":1F90", "127.0.0.1", 8080, [(812, "nginx")]),
+    "other-address": ("tcp", "0100000A:1F90", "127.0.0.1", 8080, []),
+    "other-port": ("tcp", "0100007F:1F90", "127.0.0.1", 8081, []),
+}
+
+
+@pytest.mark.parametrize(("table", "address", "host_address", "port", "expected"), LISTENERS.values(), ids=LISTENERS)
+def test_listening(tmp_path, table, address, host_address, port, expected):
+    assert hosts.listening(host_address, port, proc_with_listener(tmp_path, table, address)) == expected
+
+
+def test_disk_speed_of_a_file_that_is_not_there():
+    assert hosts.disk_speed("/nonexistent/model.gguf") == 0.0
