@@ -18,7 +18,7 @@ options:
     type: str
     default: main
   to:
-    description: The id of the deployment to serve.
+    description: The id of the deployment to serve, or V(previous) for the one before.
     type: str
     required: true
   restart:
@@ -56,6 +56,11 @@ EXAMPLES = r"""
   onprem.llamacpp.llama_switch:
     instance: main
     to: 3f2a9c0d1b7e
+  become: true
+
+- name: Serve the deployment before
+  onprem.llamacpp.llama_switch:
+    to: previous
   become: true
 """
 

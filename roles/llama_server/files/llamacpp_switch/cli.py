@@ -19,6 +19,8 @@ from .files import Busy, Document, Layout, SwitchError, read_json
 from .host import Systemd
 from .transaction import Switch
 
+PREVIOUS = "previous"
+
 
 def start(switch: Switch, to: str, restart: bool) -> Document:
     """Start a switch that outlives this session, and wait until it has written its journal.
@@ -44,6 +46,19 @@ def start(switch: Switch, to: str, restart: bool) -> Document:
     raise SwitchError(f"the switch did not begin: see journalctl -u llamacpp-switch-{name}")
 
 
+def resolved(layout: Layout, to: str) -> str:
+    """The id of a deployment that is named by its id or as the one before.
+
+    :raises SwitchError: there is none before.
+    """
+    if to != PREVIOUS:
+        return to
+    before = layout.linked(PREVIOUS)
+    if not before:
+        raise SwitchError(f"instance {layout.instance} has no deployment before {layout.linked('current') or 'the first one'}")
+    return before
+
+
 def show(document: Document) -> None:
     print(json.dumps(document, indent=2, sort_keys=True))
 
@@ -61,7 +76,7 @@ def arguments() -> argparse.ArgumentParser:
         if name != "recover":
             command.add_argument("--instance", required=True)
         if name in ("switch", "run"):
-            command.add_argument("--to", required=True, metavar="ID")
+            command.add_argument("--to", required=True, metavar="ID", help="a deployment's id, or 'previous'")
             command.add_argument("--restart", action="store_true", help="restart even when the deployment runs already")
         if name == "run":
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
@@ -87,9 +102,9 @@ def main(argv: Optional[list[str]] = None) -> int:
             show(switch.wait(options.after, options.wait))
             return 0
         if options.command == "switch":
-            show(start(switch, options.to, options.restart))
+            show(start(switch, resolved(switch.layout, options.to), options.restart))
             return 0
-        final = switch.run(options.to, options.run or uuid.uuid4().hex[:12], options.restart)
+        final = switch.run(resolved(switch.layout, options.to), options.run or uuid.uuid4().hex[:12], options.restart)
         print(final["progress"])
         return 0 if final["state"] == "committed" else 1
     except Busy:

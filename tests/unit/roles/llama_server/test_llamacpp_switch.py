@@ -243,6 +243,21 @@ def test_key_is_nowhere_but_in_its_file(serving, capsys):
     assert not [text for text in texts if KEY in text or "5f5f5f" in text or "api_keys" in text]
 
 
+def test_way_back_is_a_switch_like_any_other(serving):
+    back = cli.resolved(serving.layout, "previous")
+    assert back == OLDER
+    assert serving.run(back)["state"] == "committed"
+    assert serving.links() == (OLDER, OLD)
+    assert cli.resolved(serving.layout, "previous") == OLD
+
+
+def test_way_back_from_the_first_deployment_is_refused(host):
+    host.deploy(NEW)
+    host.run(NEW)
+    with pytest.raises(files.SwitchError, match=f"no deployment before {NEW}"):
+        cli.resolved(host.layout, "previous")
+
+
 def test_status_tells_what_runs(serving):
     status = serving.switch().status()
     assert (status["state"], status["running"], status["current"], status["previous"]) == ("committed", False, OLD, OLDER)
