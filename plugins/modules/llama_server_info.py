@@ -84,6 +84,13 @@ instances:
       type: str
       returned: always
       sample: ok
+    inspection:
+      description:
+        - What C(llamacpp-switch inspect) says of it, empty where that program is not installed. C(drift) has a sentence for everything
+          that is not as it was deployed, C(devices) the health of NVIDIA devices by UUID (C(uncorrected) memory errors and what they
+          are C(slowed_by)), C(xids) what their driver reported since the start, C(uptime_seconds) and C(restarts) are the unit's.
+      type: dict
+      returned: always
     api_key_file:
       description: Where the API key is on the host.
       type: str
@@ -91,12 +98,16 @@ instances:
       sample: /etc/llamacpp/instances/main/api-keys
 """
 
+import json
+import os
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
-from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json, run_command
+
+PROGRAM = "/usr/local/libexec/llamacpp/llamacpp-switch"
 
 
 def describe(instance: _instance.Instance) -> dict[str, Any]:
@@ -113,8 +124,21 @@ def describe(instance: _instance.Instance) -> dict[str, Any]:
         "actual": read_json(instance.record(current, "actual.json")) if current else {},
         "active_state": _instance.active_state(instance.name),
         "health": _instance.health(document["host"], int(document["port"])) if document else "none",
+        "inspection": inspection(instance.name),
         "api_key_file": instance.api_keys,
     }
+
+
+def inspection(name: str) -> dict[str, Any]:
+    """What the program of the host finds; it may read what the key opens, and returns nothing of it."""
+    if not os.path.exists(PROGRAM):
+        return {}
+    status, out, _err = run_command([PROGRAM, "inspect", "--instance", name], timeout=120.0)
+    try:
+        found = json.loads(out) if status == 0 else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}
 
 
 def main() -> None:

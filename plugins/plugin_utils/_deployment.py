@@ -8,6 +8,7 @@ The id is a hash of the wish alone. No plan, no time and no secret goes into it,
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 from collections.abc import Mapping
@@ -136,6 +137,7 @@ def describe(
     identity = deployment_id(engine["build_id"], model, merged, unit)
     model_path = posixpath.join(model["path"], model["first_shard"])
     gate = settings["gate"]
+    server_env = environment_file(merged)
     document = {
         "schema_version": SCHEMA_VERSION,
         "id": identity,
@@ -153,6 +155,7 @@ def describe(
         "host": settings["host"],
         "port": int(settings["port"]),
         "api_key_required": bool(settings["api_key_required"]),
+        "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in (("server.env", server_env), ("unit.conf", unit))},
     }
     request = {
         "schema_version": SCHEMA_VERSION,
@@ -179,7 +182,7 @@ def describe(
     return {
         "id": identity,
         "document": document,
-        "server_env": environment_file(merged),
+        "server_env": server_env,
         "unit_conf": unit,
         "engine_path": engine["path"],
         "model_path": model["path"],

@@ -15,10 +15,10 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "roles/llama_server/files"))
 
-from llamacpp_switch import cli, devices, evidence, files, gate, questions, transaction
+from llamacpp_switch import cli, devices, evidence, files, gate, inspection, questions, transaction
 from llamacpp_switch import host as hosts
 
-__all__ = ["cli", "devices", "evidence", "files", "gate", "hosts", "questions", "transaction"]
+__all__ = ["cli", "devices", "evidence", "files", "gate", "hosts", "inspection", "questions", "transaction"]
 
 KEY = "5f" * 32
 OLD, NEW, OLDER = "a" * 12, "b" * 12, "c" * 12
@@ -120,8 +120,10 @@ class FakeSystemd:
         self.active, self.result, self.enabled = "inactive", "success", False
         self.calls: list[str] = []
 
-    def show(self) -> dict[str, str]:
+    def show(self, *_more: str) -> dict[str, str]:
         return {
+            "NeedDaemonReload": "no",
+            "ActiveEnterTimestampMonotonic": "0",
             "ActiveState": self.active,
             "MainPID": str(PID) if self.active == "active" else "0",
             "NRestarts": "0",

@@ -17,6 +17,7 @@ from typing import Optional
 
 from .files import Busy, Document, Layout, SwitchError, read_json
 from .host import Systemd
+from .inspection import inspect
 from .transaction import Switch
 
 PREVIOUS = "previous"
@@ -70,6 +71,7 @@ def arguments() -> argparse.ArgumentParser:
         ("switch", "start a switch in the background and print its journal"),
         ("run", "switch and wait"),
         ("status", "print the journal"),
+        ("inspect", "print whether what runs is what was deployed, and how its devices are"),
         ("recover", "undo switches that were interrupted"),
     ):
         command = commands.add_parser(name, help=text)
@@ -100,6 +102,9 @@ def main(argv: Optional[list[str]] = None) -> int:
         switch = Switch(Layout(options.instance), Systemd(options.instance))
         if options.command == "status":
             show(switch.wait(options.after, options.wait))
+            return 0
+        if options.command == "inspect":
+            show(inspect(switch.layout, switch.systemd))
             return 0
         if options.command == "switch":
             show(start(switch, resolved(switch.layout, options.to), options.restart))

@@ -41,9 +41,9 @@ class Systemd:
             raise SwitchError(f"{argv[0]} {argv[1]}: {lines[-1]}")
         return done.stdout
 
-    def show(self) -> dict[str, str]:
-        """The unit's run-time properties."""
-        names = "ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus,NRestarts,InvocationID"
+    def show(self, *more: str) -> dict[str, str]:
+        """The unit's run-time properties, and those that are named."""
+        names = ",".join(("ActiveState,SubState,MainPID,Result,ExecMainCode,ExecMainStatus,NRestarts,InvocationID", *more))
         lines = self.call("systemctl", "show", "--property", names, self.unit, timeout=30).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 

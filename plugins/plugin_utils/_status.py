@@ -1,0 +1,125 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a fleet is: one state for each instance, with the reasons, as a document and as lines of text. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+SCHEMA_VERSION = 1
+OK, DEGRADED, FAILED = "ok", "degraded", "failed"
+ORDER = (OK, DEGRADED, FAILED)
+DAY, HOUR, MINUTE = 86400, 3600, 60
+HEADINGS = ("host", "instance", "state", "model", "quant", "build", "tokens/s", "memory plan/actual", "up", "deployment")
+
+
+def document(collected: Mapping[str, Optional[Mapping[str, Any]]], declared: Mapping[str, str]) -> dict[str, Any]:
+    """The state of the hosts.
+
+    :param collected: what M(onprem.llamacpp.llama_server_info) returned for each host as ``instances``; None where it could not be asked
+    :param declared: ``model`` (alias or repository) and ``quant`` that the main instance should serve; empty for no matter
+    """
+    hosts = {}
+    for name, found in collected.items():
+        if found is None:
+            hosts[name] = {"state": FAILED, "reasons": ["it cannot be reached"], "instances": {}}
+            continue
+        instances = {key: instance(told, declared if key == "main" else {}) for key, told in found.items()}
+        reasons = [] if instances else ["nothing is deployed"]
+        states = [each["state"] for each in instances.values()] or [FAILED]
+        hosts[name] = {"state": max(states, key=ORDER.index), "reasons": reasons, "instances": instances}
+    state = max((host["state"] for host in hosts.values()), key=ORDER.index, default=OK)
+    return {"schema_version": SCHEMA_VERSION, "state": state, "exit_code": ORDER.index(state), "hosts": hosts}
+
+
+def instance(told: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:
+    """One instance: its state, why, and the figures that an operator asks for. Sizes are bytes."""
+    deployed, gate, looked = told["deployment"], told["gate"], told["inspection"]
+    failed, degraded = _failures(told), list(looked.get("drift") or [])
+    if deployed and declared.get("model") and declared["model"] not in (deployed.get("alias"), deployed.get("repo_id")):
+        degraded.append(f"it serves {deployed.get('alias')}, declared is {declared['model']}")
+    if deployed and declared.get("quant") not in (None, "", "auto", deployed.get("quant")):
+        degraded.append(f"it serves {deployed.get('quant')}, declared is {declared['quant']}")
+    journal = told["journal"]
+    if journal.get("state") == "undone" and journal.get("to") != deployed.get("id"):
+        degraded.append(f"the last switch, to {journal.get('to')}, was undone: {journal.get('reason')}")
+    degraded += [str(warning) for warning in gate.get("warnings") or []]
+    degraded += [f"the driver reports {xid}" for xid in looked.get("xids") or []]
+    for uuid, health in (looked.get("devices") or {}).items():
+        if health.get("uncorrected"):
+            degraded.append(f"the memory of {uuid} has had {health['uncorrected']} errors that it could not correct")
+        if health.get("slowed_by"):
+            degraded.append(f"{uuid} is slowed down by {', '.join(health['slowed_by'])}")
+    if looked.get("restarts"):
+        degraded.append(f"the server was restarted {looked['restarts']} times after it had failed")
+    shares = told["actual"].get("devices") or []
+    return {
+        "state": FAILED if failed else DEGRADED if degraded else OK,
+        "reasons": failed + degraded,
+        "deployment": deployed.get("id", ""),
+        "previous": told["previous"],
+        "model": deployed.get("alias", ""),
+        "quant": deployed.get("quant", ""),
+        "build": deployed.get("build_id", ""),
+        "health": told["health"],
+        "tokens_per_second": gate.get("tokens_per_second"),
+        "memory": {"planned": sum(share["planned"] for share in shares), "actual": sum(share["actual"] for share in shares)},
+        "uptime_seconds": looked.get("uptime_seconds", 0),
+        "gated_at": gate.get("finished_at", ""),
+        "devices": looked.get("devices") or {},
+    }
+
+
+def _failures(told: Mapping[str, Any]) -> list[str]:
+    """Why the instance does not serve; empty when it does."""
+    if not told["deployment"]:
+        return ["nothing is deployed"]
+    if told["active_state"] != "active":
+        return [f"its unit is {told['active_state']}"]
+    if told["health"] == "loading":
+        return ["it is loading its model"]
+    if told["health"] != "ok":
+        return [f"the server is not healthy ({told['health']})"]
+    return [] if told["committed"] else ["its deployment has not passed the gate"]
+
+
+def text(status: Mapping[str, Any]) -> list[str]:
+    """A table with a row for each instance, and a line for each reason."""
+    rows, reasons = [], []
+    for name, host in status["hosts"].items():
+        reasons += [f"{name}: {reason}" for reason in host["reasons"]]
+        if not host["instances"]:
+            rows.append((name, "-", host["state"], *["-"] * (len(HEADINGS) - 3)))
+        for key, each in host["instances"].items():
+            reasons += [f"{name} {key}: {reason}" for reason in each["reasons"]]
+            memory = each["memory"]
+            rows.append(
+                (
+                    name,
+                    key,
+                    each["state"],
+                    each["model"] or "-",
+                    each["quant"] or "-",
+                    each["build"] or "-",
+                    f"{each['tokens_per_second']:g}" if each["tokens_per_second"] else "-",
+                    f"{memory['planned'] / 1e9:.1f}/{memory['actual'] / 1e9:.1f} GB" if memory["actual"] else "-",
+                    duration(each["uptime_seconds"]),
+                    each["deployment"] or "-",
+                )
+            )
+    widths = [max(len(row[column]) for row in [HEADINGS, *rows]) for column in range(len(HEADINGS))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [HEADINGS, *rows]]
+    return table + reasons
+
+
+def duration(seconds: int) -> str:
+    """Seconds in the two largest units that matter."""
+    if not seconds:
+        return "-"
+    if seconds >= DAY:
+        return f"{seconds // DAY}d{seconds % DAY // HOUR}h"
+    if seconds >= HOUR:
+        return f"{seconds // HOUR}h{seconds % HOUR // MINUTE}m"
+    return f"{seconds // MINUTE}m{seconds % MINUTE}s"

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _status
+
+
+def told(**changes):
+    return {
+        "deployment": {"id": "a" * 12, "alias": "kimi", "repo_id": "o/kimi", "quant": "UD-Q2_K_XL", "build_id": "b1"},
+        "previous": "",
+        "committed": True,
+        "journal": {"state": "committed", "to": "a" * 12},
+        "gate": {"tokens_per_second": 5.25, "warnings": [], "finished_at": "2026-01-01T00:00:00Z"},
+        "actual": {"devices": [{"planned": 10_000_000_000, "actual": 10_500_000_000}]},
+        "active_state": "active",
+        "health": "ok",
+        "inspection": {"drift": [], "devices": {}, "xids": [], "uptime_seconds": 90061, "restarts": 0},
+        **changes,
+    }
+
+
+CASES = {
+    "well": ({}, {}, "ok", []),
+    "declared-so": ({}, {"model": "kimi", "quant": "UD-Q2_K_XL"}, "ok", []),
+    "declared-as-repository": ({}, {"model": "o/kimi", "quant": "auto"}, "ok", []),
+    "other-quant-declared": ({}, {"quant": "UD-TQ1_0"}, "degraded", ["it serves UD-Q2_K_XL, declared is UD-TQ1_0"]),
+    "other-model-declared": ({}, {"model": "gemma"}, "degraded", ["it serves kimi, declared is gemma"]),
+    "drift": ({"inspection": {"drift": ["unit.conf is not as it was deployed"]}}, {}, "degraded", ["unit.conf is not"]),
+    "gate-warned": ({"gate": {"warnings": ["only loopback answers"]}}, {}, "degraded", ["only loopback"]),
+    "last-switch-undone": (
+        {"journal": {"state": "undone", "to": "b" * 12, "reason": "the completion was empty"}},
+        {},
+        "degraded",
+        ["the last switch, to bbbbbbbbbbbb, was undone: the completion was empty"],
+    ),
+    "memory-errors": ({"inspection": {"devices": {"GPU-1": {"uncorrected": 2, "slowed_by": []}}}}, {}, "degraded", ["the memory of GPU-1"]),
+    "hot": ({"inspection": {"devices": {"GPU-1": {"slowed_by": ["hw_slowdown"]}}}}, {}, "degraded", ["GPU-1 is slowed down"]),
+    "restarted": ({"inspection": {"restarts": 2}}, {}, "degraded", ["the server was restarted 2 times"]),
+    "down": ({"active_state": "failed"}, {}, "failed", ["its unit is failed"]),
+    "loading": ({"health": "loading"}, {}, "failed", ["it is loading its model"]),
+    "not-proven": ({"committed": False}, {}, "failed", ["its deployment has not passed the gate"]),
+    "nothing": ({"deployment": {}, "gate": {}, "actual": {}, "health": "none"}, {}, "failed", ["nothing is deployed"]),
+}
+
+
+@pytest.mark.parametrize(("changes", "declared", "state", "reasons"), CASES.values(), ids=CASES)
+def test_state_of_an_instance(changes, declared, state, reasons):
+    found = _status.instance(told(**changes), declared)
+    assert found["state"] == state
+    assert len(found["reasons"]) == len(reasons)
+    assert all(said.startswith(start) for said, start in zip(found["reasons"], reasons)), found["reasons"]
+
+
+def test_worst_instance_decides():
+    hosts = {"a": {"main": told()}, "b": {"main": told(inspection={"restarts": 1})}}
+    made = _status.document(hosts, {})
+    assert (made["state"], made["exit_code"]) == ("degraded", 1)
+    made = _status.document({**hosts, "c": None, "d": {}}, {})
+    assert (made["state"], made["exit_code"]) == ("failed", 2)
+    assert made["hosts"]["c"]["reasons"] == ["it cannot be reached"]
+    assert made["hosts"]["d"]["reasons"] == ["nothing is deployed"]
+
+
+def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
+    lines = _status.text(_status.document({"a": {"main": told(), "small": told(active_state="failed")}, "c": None}, {}))
+    assert lines[0].split()[:3] == ["host", "instance", "state"]
+    assert lines[1].split()[:7] == ["a", "main", "ok", "kimi", "UD-Q2_K_XL", "b1", "5.25"]
+    assert "10.0/10.5 GB" in lines[1] and "1d1h" in lines[1]
+    assert lines[4:] == ["a small: its unit is failed", "c: it cannot be reached"]
+
+
+DURATIONS = {0: "-", 59: "0m59s", 3600: "1h0m", 90061: "1d1h"}
+
+
+@pytest.mark.parametrize(("seconds", "words"), DURATIONS.items())
+def test_duration(seconds, words):
+    assert _status.duration(seconds) == words

@@ -1,0 +1,60 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A look at an instance: what it finds changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from switch_host import OLD, inspection
+
+
+@pytest.fixture(name="deployed")
+def fixture_deployed(serving):
+    folder = serving.layout.deployment(OLD)
+    (folder / "server.env").write_text("A=1\n")
+    document = {
+        "model_path": str(folder / "model.gguf"),
+        "shards": [{"name": "model.gguf", "size": 4}],
+        "files": {"server.env": hashlib.sha256(b"A=1\n").hexdigest()},
+    }
+    (folder / "deployment.json").write_text(json.dumps(document))
+    return serving
+
+
+def test_nothing_is_said_of_what_is_as_it_was_deployed(deployed):
+    found = inspection.inspect(deployed.layout, deployed.systemd)
+    assert found["drift"] == [] and found["uptime_seconds"] > 0
+
+
+DAMAGE = {
+    "file-changed": (lambda folder: (folder / "server.env").write_text("A=2\n"), "server.env is not as it was deployed"),
+    "file-gone": (lambda folder: (folder / "server.env").unlink(), "server.env is not as it was deployed"),
+    "shard-shorter": (lambda folder: (folder / "model.gguf").write_bytes(b"GG"), "model.gguf has 2 bytes instead of 4"),
+    "shard-gone": (lambda folder: (folder / "model.gguf").unlink(), "model.gguf is gone"),
+    "engine-gone": (lambda folder: (folder / "engine/bin/llama-server").unlink(), "has no llama-server any more"),
+}
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_drift_of_files(deployed, damage, said):
+    damage(deployed.layout.deployment(OLD))
+    drift = inspection.inspect(deployed.layout, deployed.systemd)["drift"]
+    assert len(drift) == 1 and drift[0].endswith(said)
+
+
+PROCESSES = {
+    "other-model": ("wrong model", "the server has loaded /elsewhere.gguf"),
+    "other-build": ("wrong build", "the server is build b11434-abc"),
+    "other-key": ("other key", "the server was started with another API key"),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "said"), PROCESSES.values(), ids=PROCESSES)
+def test_drift_of_the_process(deployed, behaviour, said):
+    deployed.systemd.server.behaviour = behaviour
+    drift = inspection.inspect(deployed.layout, deployed.systemd)["drift"]
+    assert len(drift) == 1 and drift[0].startswith(said)
