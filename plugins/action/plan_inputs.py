@@ -32,7 +32,9 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         arguments = self._task.args
         try:
-            settings = _plan_settings.check(arguments["settings"])
+            settings = {**_plan_settings.check(arguments["settings"])}
+            sources = settings.pop("sources")
+            settings.update(endpoint=sources["endpoint"], mirror=sources["mirror"])
             settings["advisories"] = self._advisories(variables, arguments.get("advisories", []))
             entry = _catalog.find_entry(settings["model"], {**self._shipped(variables), **arguments.get("catalog", {})})
             recorded = _recorded.check(arguments["recorded"], variables["inventory_hostname"]) if "recorded" in arguments else None
@@ -47,6 +49,8 @@ class ActionModule(ActionBase):
             settings["problems"] = self._problems(variables, result["ansible_facts"])
         facts = recorded or result["ansible_facts"]["llama_hardware"]
         asked = _planner.needs_listing(facts, settings, entry)
+        if asked and sources["problem"]:
+            raise AnsibleActionFail(sources["problem"])
         question = _planner.question(settings, entry) if asked else {}
         return {**result, "facts": facts, "recorded": recorded is not None, "settings": settings, "entry": entry, "question": question}
 

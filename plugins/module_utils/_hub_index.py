@@ -1,175 +1,46 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turns directories of files into the documents with which a plain web server answers like a Hugging Face Hub.
+"""Turns what a mirror has to serve into the documents with which a plain web server answers like a Hugging Face Hub.
 
-Below the index's root lie ``api/<org>/<repo>/<commit>/{model,tree}.json``, ``blobs/<sha256>`` (links to the files) and
-``maps.conf``, from which nginx knows what a URL stands for. Hashes are kept in ``cache.json``, trusted while a file keeps
-its size, inode and modification time. Sizes are bytes.
+Below the index's root lie ``api/<org>/<repo>/<commit>/{model,tree}.json``, ``blobs/<sha256>`` (links to the files),
+``blocks/<sha256>.json`` (hashes of their blocks) and ``maps.conf``, from which nginx knows what a URL stands for. What
+others keep there is left alone: ``torrents``, and the memory of earlier runs in ``cache.json`` and ``revisions.json``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import re
-import stat
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID, QuantError, check_path
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import BLOCK_BYTES, HubIndexError, Snapshot
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
+from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json
 
-CHUNK = 4 * 1024 * 1024
-REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 POINTER_SIZE = 135  # of a Git LFS pointer file; clients want the field, nobody reads it
+CACHE = "cache.json"
+REVISIONS = "revisions.json"
+FOREIGN = "torrents"
 
 
-class HubIndexError(Exception):
-    """One line for the user."""
-
-
-class File(NamedTuple):
-    """A file as clients see it (``path``) and where it lies (``source``); sha256 is None before it is known."""
-
-    path: str
-    size: int
-    sha256: Optional[str]
-    source: str
-
-
-class Snapshot(NamedTuple):
-    """One commit of one repository, and the names under which it can be asked for."""
-
-    repo_id: str
-    commit: str
-    revisions: list[str]
-    files: list[File]
-
-
-def scan_directory(folder: str) -> list[File]:
-    """Every regular file below ``folder``; links and names that begin with a dot are left out."""
-    if not os.path.isdir(folder):
-        raise HubIndexError(f"The directory {folder} does not exist on this host. Put the files there, or correct llama_mirror_repos.")
-    found = []
-    for top, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            source = os.path.join(top, name)
-            state = os.lstat(source)
-            if name.startswith(".") or not stat.S_ISREG(state.st_mode):
-                continue
-            try:
-                path = check_path(os.path.relpath(source, folder))
-            except QuantError as error:
-                raise HubIndexError(f"{folder}: {error}") from error
-            if not state.st_mode & stat.S_IROTH:
-                raise HubIndexError(f"{source} is not readable for the web server. Give others the right to read it (chmod o+r).")
-            found.append(File(path, state.st_size, None, source))
-    if not found:
-        raise HubIndexError(f"The directory {folder} holds no files. Put the repository's files there, or correct llama_mirror_repos.")
-    return found
-
-
-def scan_models(root: str) -> list[Snapshot]:
-    """What gguf_download has published below ``root``; the manifests carry commits and hashes, so nothing is read."""
-    commits: dict[tuple[str, str], dict[str, File]] = {}
-    newest: dict[str, tuple[str, str]] = {}
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if "manifest.json" not in names:
-            continue
-        manifest = read_json(os.path.join(folder, "manifest.json"))
-        repo_id, commit = str(manifest.get("repo_id")), str(manifest.get("commit"))
-        if not REPO_ID.match(repo_id) or not COMMIT.match(commit):
-            continue
-        for item in manifest.get("files", []):
-            path = check_path(item["path"])
-            commits.setdefault((repo_id, commit), {})[path] = File(
-                path, item["size"], item["sha256"], os.path.join(folder, os.path.basename(path))
+def known_revisions(root: str, given: list[dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Which commit each name of a repository stands for: as earlier runs were told, and this one."""
+    kept = read_json(os.path.join(root, REVISIONS))
+    known = {
+        repo_id: {name: commit for name, commit in names.items() if isinstance(commit, str) and COMMIT.match(commit)}
+        for repo_id, names in kept.items()
+        if isinstance(names, dict)
+    }
+    for item in given:
+        if not REPO_ID.match(item["repo_id"]) or not COMMIT.match(item["commit"]):
+            raise HubIndexError(
+                f"{item['name']} of {item['repo_id']} cannot stand for {item['commit']!r}: a commit has 40 hexadecimal digits."
             )
-        newest[repo_id] = max(newest.get(repo_id, ("", "")), (str(manifest.get("published_at")), commit))
-    return [
-        Snapshot(repo_id, commit, ["main"] if newest[repo_id][1] == commit else [], sorted(files.values()))
-        for (repo_id, commit), files in sorted(commits.items())
-    ]
-
-
-class HashCache:
-    """SHA-256 of files, computed once for each state of a file."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.known = read_json(path)
-        self.used: dict[str, Any] = {}
-        self.hashed_bytes = 0
-
-    def lookup(self, source: str) -> Optional[str]:
-        """The hash of a file as it is now, if it was computed before."""
-        state = self._state(source)
-        entry = self.known.get(source)
-        if isinstance(entry, dict) and entry.get("state") == state:
-            self.used[source] = entry
-            return str(entry["sha256"])
-        return None
-
-    def compute(self, source: str) -> str:
-        known = self.lookup(source)
-        if known:
-            return known
-        state = self._state(source)
-        digest = hashlib.sha256()
-        with open(source, "rb") as stream:
-            while True:
-                block = stream.read(CHUNK)
-                if not block:
-                    break
-                digest.update(block)
-                self.hashed_bytes += len(block)
-        if self._state(source) != state:
-            raise HubIndexError(f"{source} changed while it was read. Run again when it is written completely.")
-        self.used[source] = {"state": state, "sha256": digest.hexdigest()}
-        return digest.hexdigest()
-
-    def save(self) -> None:
-        if self.used != self.known:
-            write_json(self.path, self.used, mode=0o600)
-
-    @staticmethod
-    def _state(source: str) -> list[int]:
-        found = os.stat(source)
-        return [found.st_size, found.st_mtime_ns, found.st_ino]
-
-
-def commit_of(repo_id: str, files: list[File]) -> str:
-    """A commit for a directory: 40 hexadecimal digits that change with any name or byte."""
-    document = [repo_id, [[item.path, item.size, item.sha256] for item in files]]
-    return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()[:40]
-
-
-def snapshot_directory(repo_id: str, folder: str, revisions: list[str], hash_of: Callable[[str], Optional[str]]) -> Snapshot:
-    """A directory as one commit of ``repo_id``; the commit is empty when a hash is not known."""
-    if not REPO_ID.match(repo_id):
-        raise HubIndexError(f"{repo_id!r} is not a repository's name: it is written <organisation>/<name>.")
-    for name in revisions:
-        if not REVISION.match(name):
-            raise HubIndexError(f"{name!r} of {repo_id} is not usable as a revision: letters, digits, dots, dashes and underscores only.")
-    files = [item._replace(sha256=hash_of(item.source)) for item in scan_directory(folder)]
-    whole = all(item.sha256 for item in files)
-    return Snapshot(repo_id, commit_of(repo_id, files) if whole else "", revisions, files)
-
-
-def merged(given: list[Snapshot], found: list[Snapshot]) -> list[Snapshot]:
-    """Directories that were named, then published models, which yield their commit and revisions to a directory."""
-    commits = {(item.repo_id, item.commit) for item in given}
-    claimed = {(item.repo_id, name) for item in given for name in item.revisions}
-    extra = [
-        item._replace(revisions=[name for name in item.revisions if (item.repo_id, name) not in claimed])
-        for item in found
-        if (item.repo_id, item.commit) not in commits
-    ]
-    return [*given, *extra]
+        if item["name"] != item["commit"]:
+            known.setdefault(item["repo_id"], {})[item["name"]] = item["commit"]
+    return known
 
 
 def check_snapshots(snapshots: list[Snapshot]) -> None:
@@ -256,6 +127,10 @@ def documents(snapshots: list[Snapshot]) -> dict[str, str]:
         folder = f"api/{item.repo_id}/{item.commit}"
         made[f"{folder}/model.json"] = json.dumps(model_document(item), indent=1) + "\n"
         made[f"{folder}/tree.json"] = json.dumps(tree_document(item), indent=1) + "\n"
+        for file in item.files:
+            if file.blocks:
+                document = {"size": file.size, "block_size": BLOCK_BYTES, "blocks": file.blocks}
+                made[f"blocks/{file.sha256}.json"] = json.dumps(document) + "\n"
     return made
 
 
@@ -268,13 +143,15 @@ def present(root: str) -> tuple[dict[str, str], dict[str, str]]:
     """The documents and links that are there now."""
     there: dict[str, str] = {}
     linked: dict[str, str] = {}
-    for top, _folders, names in os.walk(root):
+    for top, folders, names in os.walk(root):
+        if top == root:
+            folders[:] = [name for name in folders if name != FOREIGN]
         for name in names:
             path = os.path.join(top, name)
             relative = os.path.relpath(path, root)
             if os.path.islink(path):
                 linked[relative] = os.readlink(path)
-            elif relative != "cache.json":
+            elif relative not in (CACHE, REVISIONS):
                 with open(path, encoding="utf-8", errors="replace") as stream:
                     there[relative] = stream.read()
     return there, linked

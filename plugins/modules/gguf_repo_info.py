@@ -17,7 +17,7 @@ description:
   - Where O(headers) names quants, the headers of their files are read by HTTP ranges, all shards at the same time. No weight is fetched.
   - A header is compared with the size of its file and refused, in one sentence, when the engine could not use it.
   - Meant to run on the controller, once for a repository and revision.
-  - Only O(endpoint) is asked, and for headers the storage that it redirects to. Xet transfers, telemetry and tokens stored on
+  - Only O(mirror) and O(endpoint) are asked, and for headers the storage that they redirect to. Xet transfers, telemetry and tokens stored on
     the controller are switched off.
 options:
   repo_id:
@@ -29,9 +29,19 @@ options:
     type: str
     default: main
   endpoint:
-    description: URL of the Hub or of a mirror that speaks its API.
+    description: URL of the Hub or of a mirror that speaks its API. May be empty where O(mirror) is given.
     type: str
     default: https://huggingface.co
+  mirror:
+    description:
+      - URL of a mirror that is asked before O(endpoint), once and for five seconds at most, because the controller need not be able to
+        reach the mirror of every site. Where O(endpoint) is empty it is asked like that.
+      - Its answer is taken when it has at least one of O(headers), or O(headers) is empty. A warning says why it was not.
+    type: str
+    default: ""
+  mirror_token:
+    description: Token for O(mirror).
+    type: str
   token:
     description: Token for a private or gated repository. Tokens stored on the controller are not used.
     type: str
@@ -277,7 +287,7 @@ other:
 
 import os
 import traceback
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -286,6 +296,17 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufE
 from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, Listing, check_repo_id, read_listing
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, repo_quants
 from ansible_collections.onprem.llamacpp.plugins.module_utils._source import CA_NAMES, Options, Source, TransferError
+
+MIRROR_SECONDS = 5.0
+
+
+class Answer(NamedTuple):
+    """A listing, who gave it, and what it comes to."""
+
+    listing: Listing
+    endpoint: str
+    quants: dict[str, dict[str, Any]]
+    other: list[dict[str, Any]]
 
 
 def list_files(params: dict[str, Any], endpoint: str) -> Listing:
@@ -319,12 +340,42 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
             quant.update(complete=False, problem=str(error))
 
 
+def ask(params: dict[str, Any], endpoint: str) -> Answer:
+    """What one place has to offer, with the headers that are wanted."""
+    listing = list_files(params, endpoint)
+    try:
+        quants, other = repo_quants(listing.files, hashed=not params["directory"])
+        if params["headers"] or params["any_header"]:
+            add_headers(params, endpoint, listing, quants)
+    except QuantError as error:
+        raise HubError(f"{params['repo_id']} at {params['directory'] or endpoint} is refused. {error}") from error
+    return Answer(listing, endpoint, quants, other)
+
+
+def ask_mirror(module: AnsibleModule, mirror: str) -> Optional[Answer]:
+    """What the mirror has, if that is of use; otherwise a warning."""
+    params = dict(module.params, token=module.params["mirror_token"])
+    try:
+        answer = ask(dict(params, timeout=min(params["timeout"], MIRROR_SECONDS), retries=0), mirror)
+    except (HubError, TransferError, _headers.HeaderError) as error:
+        module.warn(f"The mirror is passed over. {error}")
+        return None
+    names = {name.lower() for name in params["headers"]}
+    if names and not any(quant["complete"] for name, quant in answer.quants.items() if name.lower() in names):
+        there = ", ".join(answer.quants) or "no quant"
+        module.warn(f"The mirror {mirror} is passed over. Of {params['repo_id']} it has {there}; fill it with the playbook mirror.")
+        return None
+    return answer
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "repo_id": {"type": "str", "required": True},
             "revision": {"type": "str", "default": "main"},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
+            "mirror": {"type": "str", "default": ""},
+            "mirror_token": {"type": "str", "no_log": True},
             "token": {"type": "str", "no_log": True},
             "timeout": {"type": "float", "default": 20},
             "retries": {"type": "int", "default": 2},
@@ -337,22 +388,24 @@ def main() -> None:
     )
     params = module.params
     params["timeout"], params["retries"] = max(params["timeout"], 0.1), max(params["retries"], 0)
-    endpoint = "" if params["directory"] else params["endpoint"].rstrip("/")
-    if endpoint and not endpoint.startswith(("http://", "https://")):
-        module.fail_json(msg=f"endpoint {endpoint!r} is not an http or https URL.")
-    place = params["directory"] or endpoint
+    mirror, endpoint = (params[name].rstrip("/") for name in ("mirror", "endpoint"))
+    for name, url in (("mirror", mirror), ("endpoint", endpoint)):
+        if url and not url.startswith(("http://", "https://")):
+            module.fail_json(msg=f"{name} {url!r} is not an http or https URL.")
+    if not endpoint:
+        endpoint, mirror, params["token"] = mirror, "", params["mirror_token"]
+    if params["directory"]:
+        endpoint = mirror = ""
+    elif not endpoint:
+        module.fail_json(msg=f"Nothing is named that could be asked for {params['repo_id']}: neither endpoint nor mirror.")
     try:
-        listing = list_files(params, endpoint)
-        quants, other = repo_quants(listing.files, hashed=not params["directory"])
-        if params["headers"] or params["any_header"]:
-            add_headers(params, endpoint, listing, quants)
+        answer = (ask_mirror(module, mirror) if mirror else None) or ask(params, endpoint)
     except ImportError:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except QuantError as error:
-        module.fail_json(msg=f"{params['repo_id']} at {place} is refused. {error}")
     except (HubError, TransferError, _headers.HeaderError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, repo_id=listing.repo_id, commit=listing.commit, endpoint=endpoint, quants=quants, other=other)
+    found = {"repo_id": answer.listing.repo_id, "commit": answer.listing.commit, "endpoint": answer.endpoint}
+    module.exit_json(changed=False, **found, quants=answer.quants, other=answer.other)
 
 
 if __name__ == "__main__":

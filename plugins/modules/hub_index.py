@@ -15,10 +15,11 @@ description:
   - Writes the documents with which a plain web server answers the part of the Hub's API that C(hf), C(huggingface_hub) and
     M(onprem.llamacpp.gguf_download) need, and the nginx maps that give every file its headers.
   - The commit of a directory is derived from the names and hashes of its files, so the same files have the same commit everywhere.
-  - A file is hashed once, and again only when its size, inode or modification time has changed.
+  - A file is hashed once, and again only when its size, inode or modification time has changed. The running hash at the end of
+    every 64 MiB is kept and served, so that a client can tell which part of a damaged copy to fetch again.
 options:
   root:
-    description: Directory of the index. It must not be used for anything else.
+    description: Directory of the index. It must not be used for anything else, but for C(torrents), which is left alone.
     type: path
     required: true
   repos:
@@ -43,6 +44,26 @@ options:
   model_root:
     description: Directory in which M(onprem.llamacpp.gguf_download) has published models that are served too, under their own commits.
     type: path
+  revisions:
+    description:
+      - Which commit of a published model a branch or tag stands for. It is remembered, so that later runs need not say it again.
+      - Where nothing was said of V(main), it is what was published last.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      repo_id:
+        description: Name of the repository as C(organisation/name).
+        type: str
+        required: true
+      name:
+        description: Name of the branch or tag. A commit given as its own name says nothing and is passed over.
+        type: str
+        required: true
+      commit:
+        description: Commit, 40 hexadecimal digits.
+        type: str
+        required: true
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
@@ -87,6 +108,13 @@ repos:
       description: Names that stand for the commit.
       type: list
       elements: str
+    quants:
+      description: Quants of it that are whole.
+      type: list
+      elements: str
+    published_at:
+      description: When the newest of its quants was published. Empty for a directory.
+      type: str
     files:
       description: Number of its files.
       type: int
@@ -104,18 +132,21 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_files as hub_files
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index as hub_index
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, write_json
 
 
 def build(module: AnsibleModule) -> dict[str, Any]:
     params = module.params
     root = params["root"]
-    cache = hub_index.HashCache(os.path.join(root, "cache.json"))
+    cache = hub_files.HashCache(os.path.join(root, hub_index.CACHE))
     hash_of = cache.lookup if module.check_mode else cache.compute
-    snapshots = [hub_index.snapshot_directory(item["repo_id"], item["path"], item["revisions"], hash_of) for item in params["repos"]]
+    snapshots = [hub_files.snapshot_directory(item["repo_id"], item["path"], item["revisions"], hash_of) for item in params["repos"]]
+    named = hub_index.known_revisions(root, params["revisions"])
     if params["model_root"]:
-        snapshots = hub_index.merged(snapshots, hub_index.scan_models(params["model_root"]))
+        snapshots = hub_files.merged(snapshots, hub_files.scan_models(params["model_root"], named))
     hub_index.check_snapshots(snapshots)
     wanted, wanted_links = hub_index.documents(snapshots), hub_index.links(snapshots)
     there, linked = hub_index.present(root)
@@ -125,6 +156,9 @@ def build(module: AnsibleModule) -> dict[str, Any]:
         if changed:
             hub_index.write_index(root, wanted, wanted_links)
         cache.save()
+        names_file = os.path.join(root, hub_index.REVISIONS)
+        if named != read_json(names_file):
+            write_json(names_file, named)
     result: dict[str, Any] = {
         "changed": changed,
         "hashed_bytes": cache.hashed_bytes,
@@ -133,6 +167,8 @@ def build(module: AnsibleModule) -> dict[str, Any]:
                 "repo_id": item.repo_id,
                 "commit": item.commit,
                 "revisions": item.revisions,
+                "quants": item.quants,
+                "published_at": item.published_at,
                 "files": len(item.files),
                 "bytes": sum(file.size for file in item.files),
             }
@@ -164,12 +200,22 @@ def main() -> None:
                 },
             },
             "model_root": {"type": "path"},
+            "revisions": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "repo_id": {"type": "str", "required": True},
+                    "name": {"type": "str", "required": True},
+                    "commit": {"type": "str", "required": True},
+                },
+            },
         },
         supports_check_mode=True,
     )
     try:
         result = build(module)
-    except (hub_index.HubIndexError, QuantError) as error:
+    except (hub_files.HubIndexError, QuantError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}. The index was left as it was.")

@@ -67,7 +67,9 @@ def question(settings: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
             names = [name for name in guide if guide[name]["bytes"] < guide.get(wished, {"bytes": 0})["bytes"]] + [wished]
         else:
             names = [wished]
-    asked = {"headers": names, "any_header": bool(settings.get("read_headers"))}
+    asked: dict[str, Any] = {"headers": names, "any_header": bool(settings.get("read_headers"))}
+    if settings.get("mirror"):
+        asked["mirror"] = settings["mirror"]
     return {"repo_id": entry["repo_id"], **{key: settings[key] for key in ("revision", "endpoint")}, **asked}
 
 

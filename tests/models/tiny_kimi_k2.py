@@ -184,8 +184,8 @@ def add_metadata(writer: gguf.GGUFWriter, tokens: list[str], merges: list[str]) 
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def add_tensors(writer: gguf.GGUFWriter, mix: Mix, first_word: int) -> int:
-    """Add every tensor and return how many there are."""
+def add_tensors(writer: gguf.GGUFWriter, mix: Mix, first_word: int, padding: int = 0) -> int:
+    """Add every tensor and return how many there are. ``padding`` are bytes of noise in each layer that nothing reads."""
     blocks = Blocks(SEED)
     count = 0
 
@@ -217,19 +217,22 @@ def add_tensors(writer: gguf.GGUFWriter, mix: Mix, first_word: int) -> int:
         if layer >= DENSE_LAYERS:
             vector(f"blk.{layer}.ffn_gate_inp.weight", blocks.uniform((EXPERTS, EMBEDDING)))
             vector(f"blk.{layer}.exp_probs_b.bias", np.zeros(EXPERTS))
+        if padding:
+            writer.add_tensor(f"blk.{layer}.padding.weight", np.frombuffer(blocks.random.bytes(padding), dtype=np.int8))
+            count += 1
     return count
 
 
-def write_model(path: Path, mix: Mix, shards: int = 1) -> None:
+def write_model(path: Path, mix: Mix, shards: int = 1, padding: int = 0) -> None:
     """Write one quant: ``path`` itself, or its ``-0000i-of-0000n`` shards."""
     tokens, merges, first_word = vocabulary()
     per_shard = 0
     if shards > 1:
         dry = gguf.GGUFWriter(None, "deepseek2")
-        per_shard = math.ceil(add_tensors(dry, mix, first_word) / shards)
+        per_shard = math.ceil(add_tensors(dry, mix, first_word, padding) / shards)
     writer = gguf.GGUFWriter(path, "deepseek2", split_max_tensors=per_shard)
     add_metadata(writer, tokens, merges)
-    add_tensors(writer, mix, first_word)
+    add_tensors(writer, mix, first_word, padding)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -11,7 +11,7 @@ from pathlib import Path
 import gguf
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index, _quant
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_files, _quant
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
 import tiny_kimi_k2 as tiny
@@ -25,7 +25,7 @@ def repository(tmp_path_factory):
 
 
 def test_quants_lie_as_in_the_real_repository(repository):
-    listing = [{"path": item.path, "size": item.size, "sha256": "0" * 64} for item in _hub_index.scan_directory(str(repository))]
+    listing = [{"path": item.path, "size": item.size, "sha256": "0" * 64} for item in _hub_files.scan_directory(str(repository))]
     quants, other = _quant.repo_quants(listing)
     assert {name: quant["shards"] for name, quant in quants.items()} == {
         "UD-TQ1_0": 3,

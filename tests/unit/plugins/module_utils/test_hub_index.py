@@ -16,8 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index
-from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_index import HashCache, HubIndexError, snapshot_directory
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_files, _hub_index
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import (
+    HashCache,
+    Hashes,
+    HubIndexError,
+    Snapshot,
+    snapshot_directory,
+)
 
 REPO = "org/Repo-GGUF"
 
@@ -44,7 +50,7 @@ def index(root, folder, revisions=("main",), repo=REPO):
 
 
 def test_links_and_hidden_names_are_left_out(folder):
-    assert [item.path for item in _hub_index.scan_directory(str(folder))] == ["README.md", "Q2_K/M-Q2_K-00001-of-00001.gguf"]
+    assert [item.path for item in _hub_files.scan_directory(str(folder))] == ["README.md", "Q2_K/M-Q2_K-00001-of-00001.gguf"]
 
 
 def test_commit_follows_names_and_bytes_only(folder, tmp_path):
@@ -92,7 +98,7 @@ def test_maps_escape_what_nginx_would_read(tmp_path, folder):
     ],
 )
 def test_bad_wishes_are_refused(folder, change, told):
-    known = {"repo_id": REPO, "folder": str(folder), "revisions": ["main"], "hash_of": lambda _path: "0" * 64, **change}
+    known = {"repo_id": REPO, "folder": str(folder), "revisions": ["main"], "hash_of": lambda _path: Hashes("0" * 64, ["0" * 64]), **change}
     with pytest.raises(HubIndexError, match=told):
         snapshot_directory(**known)
 
@@ -100,36 +106,117 @@ def test_bad_wishes_are_refused(folder, change, told):
 def test_unreadable_and_empty_directories_are_refused(folder, tmp_path):
     (folder / "README.md").chmod(0o600)
     with pytest.raises(HubIndexError, match="not readable for the web server"):
-        _hub_index.scan_directory(str(folder))
+        _hub_files.scan_directory(str(folder))
     (tmp_path / "empty").mkdir()
     with pytest.raises(HubIndexError, match="holds no files"):
-        _hub_index.scan_directory(str(tmp_path / "empty"))
+        _hub_files.scan_directory(str(tmp_path / "empty"))
 
 
 def test_two_directories_cannot_share_a_revision():
-    one, two = (_hub_index.Snapshot(REPO, digit * 40, ["main"], []) for digit in "12")
+    one, two = (Snapshot(REPO, digit * 40, ["main"], [], []) for digit in "12")
     with pytest.raises(HubIndexError, match="claim the revision main"):
         _hub_index.check_snapshots([one, two])
 
 
-def test_published_models_are_served_under_their_own_commit(tmp_path):
-    manifests = [
-        ("Q2_K", "2" * 40, "2026-01-01T00:00:00Z"),
-        ("Q4_K", "2" * 40, "2026-01-02T00:00:00Z"),
-        ("Q2_K", "1" * 40, "2025-01-01T00:00:00Z"),
-    ]
-    for quant, commit, when in manifests:
-        folder = tmp_path / "org--Repo-GGUF" / commit / quant
-        folder.mkdir(parents=True)
-        files = [{"path": f"{quant}/M-{quant}.gguf", "name": f"M-{quant}.gguf", "size": 3, "sha256": "a" * 64}]
-        (folder / "manifest.json").write_text(json.dumps({"repo_id": REPO, "commit": commit, "files": files, "published_at": when}))
-    found = {item.commit: item for item in _hub_index.scan_models(str(tmp_path))}
+def publish(root, quant, commit, when, **more):
+    """A published model as gguf_download leaves it."""
+    folder = root / "org--Repo-GGUF" / commit / quant
+    folder.mkdir(parents=True)
+    (folder / f"M-{quant}.gguf").write_bytes(b"abc")
+    files = [{"path": f"{quant}/M-{quant}.gguf", "name": f"M-{quant}.gguf", "size": 3, "sha256": "a" * 64, **more}]
+    document = {"repo_id": REPO, "commit": commit, "quant": quant, "files": files, "published_at": when}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Two commits of a repository, the older one with one quant."""
+    root = tmp_path / "store"
+    publish(root, "Q2_K", "2" * 40, "2026-01-01T00:00:00Z")
+    publish(root, "Q4_K", "2" * 40, "2026-01-02T00:00:00Z")
+    publish(root, "Q2_K", "1" * 40, "2025-01-01T00:00:00Z")
+    return root
+
+
+def scan(store, named=None):
+    return {item.commit: item for item in _hub_files.scan_models(str(store), named or {})}
+
+
+def test_published_models_are_served_under_their_own_commit(store):
+    found = scan(store)
     assert [item.path for item in found["2" * 40].files] == ["Q2_K/M-Q2_K.gguf", "Q4_K/M-Q4_K.gguf"]
-    assert found["2" * 40].revisions == ["main"]
-    assert found["1" * 40].revisions == []
-    named = _hub_index.Snapshot(REPO, "1" * 40, ["main"], [])
-    merged = _hub_index.merged([named], list(found.values()))
+    assert (found["2" * 40].revisions, found["2" * 40].quants) == (["main"], ["Q2_K", "Q4_K"])
+    assert (found["1" * 40].revisions, found["1" * 40].quants) == ([], ["Q2_K"])
+    named = Snapshot(REPO, "1" * 40, ["main"], [], [])
+    merged = _hub_files.merged([named], list(found.values()))
     assert [(item.commit, item.revisions) for item in merged] == [("1" * 40, ["main"]), ("2" * 40, [])]
+
+
+def test_a_commit_that_was_fetched_later_does_not_become_main(store, tmp_path):
+    root = tmp_path / "index"
+    root.mkdir()
+    told = _hub_index.known_revisions(str(root), [{"repo_id": REPO, "name": "main", "commit": "1" * 40}])
+    assert {commit: item.revisions for commit, item in scan(store, told).items()} == {"1" * 40: ["main"], "2" * 40: []}
+    (root / "revisions.json").write_text(json.dumps(told))
+    more = _hub_index.known_revisions(str(root), [{"repo_id": REPO, "name": "v1", "commit": "2" * 40}])
+    assert {commit: item.revisions for commit, item in scan(store, more).items()} == {"1" * 40: ["main"], "2" * 40: ["v1"]}
+
+
+def test_a_name_whose_commit_is_gone_falls_back_to_what_is_there(store):
+    assert scan(store, {REPO: {"main": "9" * 40}})["2" * 40].revisions == ["main"]
+
+
+@pytest.mark.parametrize(
+    "damage", [pytest.param(lambda file: file.unlink(), id="gone"), pytest.param(lambda file: file.write_bytes(b"a"), id="short")]
+)
+def test_a_model_that_is_not_whole_is_not_served(store, damage):
+    damage(store / "org--Repo-GGUF" / ("2" * 40) / "Q4_K" / "M-Q4_K.gguf")
+    assert scan(store)["2" * 40].quants == ["Q2_K"]
+
+
+@pytest.mark.parametrize(
+    ("size", "ends"),
+    [
+        pytest.param(0, [0], id="empty"),
+        pytest.param(5, [5], id="less than a block"),
+        pytest.param(8, [8], id="one block"),
+        pytest.param(20, [8, 16, 20], id="two and a half"),
+    ],
+)
+def test_blocks_are_the_running_hash_at_their_ends(tmp_path, monkeypatch, size, ends):
+    monkeypatch.setattr(_hub_files, "CHUNK", 4)
+    monkeypatch.setattr(_hub_files, "BLOCK_BYTES", 8)
+    data = bytes(range(size))
+    (tmp_path / "file").write_bytes(data)
+    found, read = _hub_files.hash_file(str(tmp_path / "file"))
+    assert read == size
+    assert found.blocks == [hashlib.sha256(data[:end]).hexdigest() for end in ends]
+    assert found.blocks[-1] == found.sha256
+
+
+def test_blocks_are_served_by_content(folder, tmp_path):
+    snapshot, _cache = index(tmp_path / "index", folder)
+    made = _hub_index.documents([snapshot])
+    digest = hashlib.sha256(b"text").hexdigest()
+    assert json.loads(made[f"blocks/{digest}.json"]) == {"size": 4, "block_size": 67108864, "blocks": [digest]}
+
+
+def test_blocks_of_a_manifest_are_handed_on_and_are_missing_where_it_has_none(tmp_path):
+    publish(tmp_path, "Q2_K", "2" * 40, "2026-01-01T00:00:00Z", blocks=["a" * 64])
+    made = _hub_index.documents(_hub_files.scan_models(str(tmp_path), {}))
+    assert json.loads(made[f"blocks/{'a' * 64}.json"])["blocks"] == ["a" * 64]
+    publish(tmp_path / "old", "Q2_K", "2" * 40, "2026-01-01T00:00:00Z")
+    assert not [name for name in _hub_index.documents(_hub_files.scan_models(str(tmp_path / "old"), {})) if name.startswith("blocks/")]
+
+
+def test_torrents_are_left_alone(folder, tmp_path):
+    root = tmp_path / "index"
+    (root / "torrents" / ("2" * 40)).mkdir(parents=True)
+    (root / "torrents" / ("2" * 40) / "Q2_K.torrent").write_bytes(b"d8:announce")
+    index(root, folder)
+    assert (root / "torrents" / ("2" * 40) / "Q2_K.torrent").read_bytes() == b"d8:announce"
+    assert not any("torrents" in name for name in _hub_index.present(str(root))[0])
 
 
 class DocumentServer(SimpleHTTPRequestHandler):
