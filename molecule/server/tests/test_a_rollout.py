@@ -1,0 +1,109 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A fleet goes to another deployment in rings; what fails goes back by itself, and a later run finishes the rest.
+
+The tests follow one another: each begins with what the one before has left.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HOSTS, INVENTORY, ROOT
+
+RINGS = ["-e", '{"llama_rollout_serial": [1, 1, "100%"]}']
+SLOW = "all: {children: {gpu_hosts: {hosts: {two: {llama_server_gate_min_tokens_per_second: 100000}}}}}\n"
+
+
+@pytest.fixture(name="roll")
+def fixture_roll(play: Any, tmp_path: Path) -> Any:
+    """Runs a rollout; its exit status, its output and the results by host."""
+    output = tmp_path / "rollout.json"
+
+    def run(quant: str, *arguments: str) -> tuple[Any, dict[str, Any]]:
+        output.unlink(missing_ok=True)
+        done = play(*RINGS, "-e", f"quant={quant}", "-e", f"llama_rollout_output={output}", *arguments, playbook="playbooks/rollout.yml")
+        return done, json.loads(output.read_text())["hosts"] if output.exists() else {}
+
+    return run
+
+
+def states(results: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    return {name: (result["state"], result["ring"]) for name, result in results.items()}
+
+
+def test_good_rollout_goes_ring_by_ring(roll: Any, fleet: Any) -> None:
+    run, results = roll("UD-TQ1_0")
+    assert run.status == 0, run.output[-3000:]
+    assert states(results) == {"one": ("committed", 1), "two": ("committed", 2), "three": ("committed", 3), "four": ("committed", 3)}
+    assert set(fleet.quants().values()) == {"UD-TQ1_0"}
+    assert "4 hosts on the new deployment" in run.text
+
+
+def test_second_run_finds_every_host_proven(roll: Any, fleet: Any) -> None:
+    before = fleet.processes()
+    run, results = roll("UD-TQ1_0")
+    assert run.status == 0, run.output[-3000:]
+    assert {result["state"] for result in results.values()} == {"unchanged"}
+    assert fleet.processes() == before
+
+
+def test_deployment_that_fails_at_the_canary_touches_nobody_else(roll: Any, fleet: Any) -> None:
+    before = fleet.processes()
+    # With its header read first it would have been refused by the plan.
+    run, results = roll("Q8_0", "-e", "llama_plan_read_headers=false")
+    assert run.status == 2
+    assert states(results) == {"one": ("failed", 1), "two": ("waiting", 0), "three": ("waiting", 0), "four": ("waiting", 0)}
+    assert "was not put into service" in results["one"]["reason"]
+    assert set(fleet.quants().values()) == {"UD-TQ1_0"}
+    after = fleet.processes()
+    assert {name for name in HOSTS if after[name] != before[name]} == {"one"}
+
+
+def test_failure_in_the_second_ring_takes_the_first_one_back_when_asked(roll: Any, fleet: Any, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.yml"
+    slow.write_text(SLOW)
+    run, results = roll("UD-Q2_K_XL", "-i", str(slow), "-e", "llama_rollout_on_ring_failure=rollback")
+    assert run.status == 2
+    assert states(results) == {"one": ("taken back", 1), "two": ("failed", 2), "three": ("waiting", 0), "four": ("waiting", 0)}
+    assert "fewer than 100000: llama_server_gate_min_tokens_per_second" in results["two"]["reason"]
+    assert set(fleet.quants().values()) == {"UD-TQ1_0"}
+
+
+def test_failure_in_the_second_ring_leaves_the_first_one_otherwise(roll: Any, fleet: Any, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.yml"
+    slow.write_text(SLOW)
+    run, results = roll("UD-Q2_K_XL", "-i", str(slow))
+    assert run.status == 2
+    assert {name: result["state"] for name, result in results.items()} == {
+        "one": "committed", "two": "failed", "three": "waiting", "four": "waiting",
+    }  # fmt: skip
+    assert fleet.quants() == {"one": "UD-Q2_K_XL", "two": "UD-TQ1_0", "three": "UD-TQ1_0", "four": "UD-TQ1_0"}
+
+
+def test_host_that_is_off_is_left_for_the_next_run_which_finishes_the_rest(roll: Any, fleet: Any) -> None:
+    power("off", "four")
+    try:
+        _run, results = roll("UD-Q2_K_XL")
+        assert {name: result["state"] for name, result in results.items()} == {
+            "one": "unchanged", "two": "committed", "three": "committed", "four": "left out",
+        }  # fmt: skip
+    finally:
+        power("on", "four")
+    run, results = roll("UD-Q2_K_XL")
+    assert run.status == 0, run.output[-3000:]
+    assert {name: result["state"] for name, result in results.items()} == {
+        "one": "unchanged", "two": "unchanged", "three": "unchanged", "four": "committed",
+    }  # fmt: skip
+    assert set(fleet.quants().values()) == {"UD-Q2_K_XL"}
+
+
+def power(state: str, name: str) -> None:
+    """Switches a host of the lab off or on."""
+    command = ["ansible-playbook", "-i", INVENTORY, "tests/lab/power.yml", "-e", f"lab_power={state}", "--limit", name]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
