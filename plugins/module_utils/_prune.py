@@ -125,3 +125,14 @@ def _all_of(candidates: list[Any]) -> int:
 def abandoned(partial: Sequence[Mapping[str, Any]], before: str, keep: Sequence[Mapping[str, Any]] = ()) -> list[Mapping[str, Any]]:
     """Transfers that have left nothing since a moment (UTC, as in C(modified_at)) and that nobody wants kept."""
     return [entry for entry in partial if entry.get("modified_at", before) < before and not is_named(entry, keep)]
+
+
+def after_switch(models: Sequence[Model], instance: str) -> list[dict[str, Any]]:
+    """The models as they will be used once an instance has switched: what it serves becomes what it can go back to."""
+
+    def users(model: Model) -> list[dict[str, Any]]:
+        others = [user for user in model["used_by"] if user["instance"] != instance]
+        own = any(user["instance"] == instance and user["link"] == "current" for user in model["used_by"])
+        return [*others, *([{"instance": instance, "link": "previous"}] if own else [])]
+
+    return [{**model, "used_by": users(model)} if model.get("used_by") else dict(model) for model in models]
