@@ -33,49 +33,49 @@ def quants(host: Any, root: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def host(on_host: Any) -> Any:
+def bookworm(on_host: Any) -> Any:
     return on_host(HOST)
 
 
 @pytest.fixture(scope="module")
-def small_disk(play: Any, host: Any) -> Iterator[str]:
+def small_disk(play: Any, bookworm: Any) -> Iterator[str]:
     """The host serves from a disk with room for one quant; the id of that deployment. Afterwards it serves as before."""
-    host.check_output(f"mkdir -p {DISK} && mount -t tmpfs -o size=40m small {DISK}")
+    bookworm.check_output(f"mkdir -p {DISK} && mount -t tmpfs -o size=40m small {DISK}")
     try:
         run = play(*variables())
         assert run.status == 0, run.output[-3000:]
-        yield host.check_output(f"basename $(readlink {LINKS}/current)")
+        yield bookworm.check_output(f"basename $(readlink {LINKS}/current)")
     finally:
         restored = play("--limit", HOST)
-        host.check_output(f"umount -l {DISK}")
+        bookworm.check_output(f"umount -l {DISK}")
         assert restored.status == 0, restored.output[-3000:]
 
 
-def test_another_disk_is_what_the_server_waits_for(small_disk: str, host: Any) -> None:
-    properties = host.check_output("systemctl show -p RequiresMountsFor --value llamacpp@main").split()
+def test_another_disk_is_what_the_server_waits_for(small_disk: str, bookworm: Any) -> None:
+    properties = bookworm.check_output("systemctl show -p RequiresMountsFor --value llamacpp@main").split()
     assert any(path.startswith(f"{DISK}/models/") for path in properties)
-    assert quants(host, DISK) == ["UD-Q2_K_XL"]
+    assert quants(bookworm, DISK) == ["UD-Q2_K_XL"]
 
 
-def test_without_room_for_both_it_is_refused_with_the_setting_that_makes_room(small_disk: str, play: Any, host: Any) -> None:
-    before = tree(host)
+def test_without_room_for_both_it_is_refused_with_the_setting_that_makes_room(small_disk: str, play: Any, bookworm: Any) -> None:
+    before = tree(bookworm)
     run = play(*variables(quant="UD-TQ1_0"))
     assert run.status != 0
     assert "set llama_model_replace: in_place, which removes UD-Q2_K_XL of onprem/Tiny-Kimi-K2-GGUF" in run.text
-    assert tree(host) == before
+    assert tree(bookworm) == before
 
 
-def test_check_mode_says_what_would_be_replaced(small_disk: str, play: Any, host: Any) -> None:
-    before = tree(host)
+def test_check_mode_says_what_would_be_replaced(small_disk: str, play: Any, bookworm: Any) -> None:
+    before = tree(bookworm)
     run = play(*variables(quant="UD-TQ1_0", llama_model_replace="in_place"), "--check", "--diff")
     assert run.status == 0, run.output[-3000:]
     for said in ("going back then needs a download", "main is stopped for that", "UD-TQ1_0 would be fetched"):
         assert said in run.text
-    assert tree(host) == before
-    assert quants(host, DISK) == ["UD-Q2_K_XL"]
+    assert tree(bookworm) == before
+    assert quants(bookworm, DISK) == ["UD-Q2_K_XL"]
 
 
-def test_a_failure_in_between_says_what_is_left_and_the_next_run_serves(small_disk: str, play: Any, host: Any, on_host: Any) -> None:
+def test_a_failure_in_between_says_what_is_left_and_the_next_run_serves(small_disk: str, play: Any, bookworm: Any, on_host: Any) -> None:
     mirror = on_host("mirror")
     flip = f'touch -r {SHARD} /tmp/stamp && python3 -c "{FLIP}" {SHARD} && touch -r /tmp/stamp {SHARD}'
     mirror.check_output(flip)
@@ -86,34 +86,34 @@ def test_a_failure_in_between_says_what_is_left_and_the_next_run_serves(small_di
     assert run.status != 0
     assert "was removed to make room for UD-TQ1_0" in run.text
     assert "main cannot be started until a model is there" in run.text
-    assert host.check_output("systemctl is-active llamacpp@main || true") == "inactive"
-    assert quants(host, DISK) == []
+    assert bookworm.check_output("systemctl is-active llamacpp@main || true") == "inactive"
+    assert quants(bookworm, DISK) == []
 
     run = play(*variables(quant="UD-TQ1_0", llama_model_replace="in_place"))
     assert run.status == 0, run.output[-3000:]
-    assert quants(host, DISK) == ["UD-TQ1_0"]
-    assert Server(HOST, host).complete()
+    assert quants(bookworm, DISK) == ["UD-TQ1_0"]
+    assert Server(HOST, bookworm).complete()
 
 
-def test_going_back_without_the_model_is_refused_and_changes_nothing(small_disk: str, host: Any) -> None:
-    assert host.check_output(f"basename $(readlink {LINKS}/previous)") == small_disk
-    went = host.run(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {small_disk}")
+def test_going_back_without_the_model_is_refused_and_changes_nothing(small_disk: str, bookworm: Any) -> None:
+    assert bookworm.check_output(f"basename $(readlink {LINKS}/previous)") == small_disk
+    went = bookworm.run(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {small_disk}")
     assert went.rc == 1
-    journal = json.loads(host.file("/var/lib/llamacpp/instances/main/switch.json").content_string)
+    journal = json.loads(bookworm.file("/var/lib/llamacpp/instances/main/switch.json").content_string)
     assert f"the model of deployment {small_disk} is not on this host" in journal["reason"]
-    assert Server(HOST, host).complete()
+    assert Server(HOST, bookworm).complete()
 
 
-def test_pruning_keeps_what_is_needed_and_costs_an_unchanged_host_nothing(small_disk: str, play: Any, host: Any) -> None:
+def test_pruning_keeps_what_is_needed_and_costs_an_unchanged_host_nothing(small_disk: str, play: Any, bookworm: Any) -> None:
     store = "/var/lib/llamacpp/models/onprem--Tiny-Kimi-K2-GGUF"
-    here = host.check_output(f"ls {store}")
+    here = bookworm.check_output(f"ls {store}")
     copy = f"mkdir {store}/{'0' * 40} && cp -r {store}/{here}/UD-Q2_K_XL {store}/{'0' * 40}/ && sed -i s/{here}/{'0' * 40}/"
-    host.check_output(f"{copy} {store}/{'0' * 40}/UD-Q2_K_XL/manifest.json")
+    bookworm.check_output(f"{copy} {store}/{'0' * 40}/UD-Q2_K_XL/manifest.json")
     prune = ("--limit", HOST, "-e", "llama_model_prune=true")
     run = play(*prune, "--diff")
     assert run.status == 0, run.output[-3000:]
     assert f"{'0' * 40}/UD-Q2_K_XL" in run.text
-    assert host.check_output(f"ls {store}") == here
+    assert bookworm.check_output(f"ls {store}") == here
 
     run = play(*prune, "-vvv")
     assert (run.status, run.stats[HOST]["changed"]) == (0, 0), run.output[-3000:]
