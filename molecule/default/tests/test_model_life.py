@@ -84,7 +84,7 @@ def test_a_failure_in_between_says_what_is_left_and_the_next_run_serves(small_di
     finally:
         mirror.check_output(flip)
     assert run.status != 0
-    assert "was removed to make room for UD-TQ1_0" in run.text
+    assert "The model that main served is no longer on this host" in run.text
     assert "main cannot be started until a model is there" in run.text
     assert bookworm.check_output("systemctl is-active llamacpp@main || true") == "inactive"
     assert quants(bookworm, DISK) == []
@@ -104,7 +104,7 @@ def test_going_back_without_the_model_is_refused_and_changes_nothing(small_disk:
     assert Server(HOST, bookworm).complete()
 
 
-def test_pruning_keeps_what_is_needed_and_costs_an_unchanged_host_nothing(small_disk: str, play: Any, bookworm: Any) -> None:
+def test_what_is_not_needed_goes_and_what_serves_stays(small_disk: str, play: Any, bookworm: Any) -> None:
     store = "/var/lib/llamacpp/models/onprem--Tiny-Kimi-K2-GGUF"
     here = bookworm.check_output(f"ls {store}")
     copy = f"mkdir {store}/{'0' * 40} && cp -r {store}/{here}/UD-Q2_K_XL {store}/{'0' * 40}/ && sed -i s/{here}/{'0' * 40}/"
@@ -114,6 +114,10 @@ def test_pruning_keeps_what_is_needed_and_costs_an_unchanged_host_nothing(small_
     assert run.status == 0, run.output[-3000:]
     assert f"{'0' * 40}/UD-Q2_K_XL" in run.text
     assert bookworm.check_output(f"ls {store}") == here
+
+    run = play("--limit", HOST, "--tags", "llama_model", "-e", "llama_model_state=absent")
+    assert run.status != 0
+    assert "instance main serves it on this host. Deploy another model there first." in run.text
 
     run = play(*prune, "-vvv")
     assert (run.status, run.stats[HOST]["changed"]) == (0, 0), run.output[-3000:]
