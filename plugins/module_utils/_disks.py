@@ -15,6 +15,9 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_
 SPARSE = frozenset("bcachefs btrfs ceph ext2 ext3 ext4 f2fs gfs2 jfs lustre nfs4 ntfs3 ocfs2 overlay ramfs tmpfs xfs zfs".split())
 NOT_SPARSE = frozenset("exfat hfs hfsplus iso9660 msdos squashfs vfat".split())
 
+# What several hosts mount at once.
+SHARED = frozenset("9p afs beegfs ceph cifs fuse.glusterfs fuse.sshfs gfs2 gpfs lustre nfs nfs4 ocfs2 smb3 virtiofs".split())
+
 
 class Mount(NamedTuple):
     """A line of ``/proc/self/mounts``."""
@@ -49,6 +52,11 @@ def existing(path: str) -> str:
 def sparse(filesystem: str) -> Optional[bool]:
     """Whether a filesystem of that name keeps holes; None when the name is not known."""
     return True if filesystem in SPARSE else False if filesystem in NOT_SPARSE else None
+
+
+def shared(filesystem: str) -> bool:
+    """Whether other hosts may use what lies on a filesystem of that name."""
+    return filesystem in SHARED
 
 
 def rotational(number: int, root: str = "/sys/dev/block") -> Optional[bool]:

@@ -8,8 +8,11 @@ Read from the documents that the roles leave behind. Sizes are bytes. What is br
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
@@ -35,8 +38,13 @@ def engines(root: str, run: Run = run_command) -> list[dict[str, Any]]:
     return found
 
 
-def models(root: str) -> list[dict[str, Any]]:
-    """Published models; complete means that every file of the manifest is there with its size."""
+def models(root: str, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:
+    """Published models; complete means that every file of the manifest is there with its size.
+
+    Args:
+        root: folder of the store.
+        uses: who needs which, as ``_instance.model_uses`` tells it. A use of an unknown model may be one of any.
+    """
     found = []
     for path in sorted(glob.glob(os.path.join(root, "*", "*", "*", "manifest.json"))):
         manifest = read_json(path)
@@ -53,9 +61,23 @@ def models(root: str) -> list[dict[str, Any]]:
                 "path": folder,
                 "bytes": manifest.get("bytes", 0),
                 "complete": complete,
+                "frees": sum(size for _inode, links, size in held(folder) if links == 1),
+                "used_by": [
+                    {"instance": use["instance"], "link": use["link"]} for use in uses if use["path"] in ("", os.path.realpath(folder))
+                ],
                 "manifest": manifest,
             }
         )
+    return found
+
+
+def held(folder: str) -> list[tuple[str, int, int]]:
+    """The files of a model as inode, number of names and bytes: two models may share files, which go with the last of them."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            status = entry.stat(follow_symlinks=False)
+            found.append((f"{status.st_dev}:{status.st_ino}", status.st_nlink, status.st_size))
     return found
 
 
@@ -64,8 +86,17 @@ def partial_models(root: str) -> list[dict[str, Any]]:
     found = []
     for folder in sorted(glob.glob(os.path.join(root, "*", "*", ".*.staging"))):
         repository, commit, name = folder.split(os.sep)[-3:]
-        held = sum(max(0, _size(os.path.join(path, entry))) for path, _folders, files in os.walk(folder) for entry in files)
-        found.append({"repo_id": repository.replace("--", "/", 1), "commit": commit, "quant": name[1 : -len(".staging")], "bytes": held})
+        inside = [os.path.join(path, entry) for path, _folders, files in os.walk(folder) for entry in files]
+        found.append(
+            {
+                "repo_id": repository.replace("--", "/", 1),
+                "commit": commit,
+                "quant": name[1 : -len(".staging")],
+                "path": folder,
+                "bytes": sum(max(0, _size(path)) for path in inside),
+                "modified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(map(_modified, [folder, *inside])))),
+            }
+        )
     return found
 
 
@@ -76,9 +107,17 @@ def _size(path: str) -> int:
         return -1
 
 
+def _modified(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
 def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _instance.STATE_ROOT) -> list[dict[str, Any]]:
     """Our server instances: what is deployed, whether it was committed, runs and answers."""
     found = []
+    needed = _instance.model_uses(config_root)
     for name in _instance.instances(config_root):
         instance = _instance.Instance(name, config_root, state_root)
         current = instance.current()
@@ -90,6 +129,10 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "name": name,
                 "deployment": current,
                 "previous": instance.previous(),
+                # Deployments whose model has been removed; going back to one needs a download.
+                "models_missing": [
+                    use["link"] for use in needed if use["instance"] == name and use["path"] and not os.path.isdir(use["path"])
+                ],
                 # The journal names what passed its gate last; after an undo that is the older deployment.
                 "committed": bool(current) and instance.journal().get("committed") == current,
                 "active": active,

@@ -116,6 +116,11 @@ class Instance:
         """The id of the deployment before that."""
         return linked(os.path.join(self.config, "previous"))
 
+    def model(self, identity: str) -> str:
+        """The directory of a deployment's model, whether it is still there or not; empty when the deployment does not say."""
+        link = os.path.join(self.deployment(identity), "model")
+        return os.path.realpath(link) if os.path.islink(link) else ""
+
     def journal(self) -> Document:
         """The journal of the last switch."""
         return read_json(os.path.join(self.state, "switch.json"))
@@ -196,6 +201,17 @@ def health(host: str, port: int, timeout: float = 3.0) -> str:
     finally:
         connection.close()
     return {200: "ok", 503: "loading"}.get(status, f"status {status}")
+
+
+def model_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:
+    """What the instances of a host need of its models: the C(path) of each C(current) and C(previous) deployment's, empty if unknown."""
+    found = []
+    for name in instances(config_root):
+        instance = Instance(name, config_root)
+        for link, deployment in (("current", instance.current()), ("previous", instance.previous())):
+            if deployment:
+                found.append({"instance": name, "link": link, "path": instance.model(deployment)})
+    return found
 
 
 def instances(config_root: str = CONFIG_ROOT) -> list[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import re
@@ -57,3 +58,36 @@ def listeners(ports: list[int], proc: str = "/proc") -> list[dict[str, Any]]:
             program = read_text(os.path.join(proc, str(pid), "comm")).strip()
             found[inode].update(pid=pid, program=program, unit=process_unit(pid, proc))
     return sorted(found.values(), key=lambda entry: (entry["port"], entry["address"]))
+
+
+def holders(folders: list[str], proc: str = "/proc") -> dict[str, list[dict[str, Any]]]:
+    """The programs that have a file below one of some folders open or mapped, by folder; those of others are seen by root alone."""
+    inodes: dict[tuple[str, int], str] = {}
+    for folder in folders:
+        for path, _folders, files in os.walk(folder):
+            for name in files:
+                with contextlib.suppress(OSError):
+                    inodes[name, os.stat(os.path.join(path, name)).st_ino] = folder
+    found: dict[str, list[dict[str, Any]]] = {folder: [] for folder in folders}
+    names = {name for name, _inode in inodes}
+    for process in glob.iglob(os.path.join(proc, "[0-9]*")):
+        for folder in sorted({inodes[key] for key in _open_files(process, names) & inodes.keys()}):
+            pid = int(os.path.basename(process))
+            program = read_text(os.path.join(process, "comm")).strip()
+            found[folder].append({"pid": pid, "program": program, "unit": process_unit(pid, proc)})
+    return found
+
+
+def _open_files(process: str, names: set[str]) -> set[tuple[str, int]]:
+    """Name and inode of the files of some names that a process has open or mapped. Paths differ between mount namespaces."""
+    found = set()
+    for line in read_text(os.path.join(process, "maps")).splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and os.path.basename(fields[5]) in names:
+            found.add((os.path.basename(fields[5]), int(fields[4])))
+    for handle in glob.iglob(os.path.join(process, "fd", "*")):
+        with contextlib.suppress(OSError):
+            name = os.path.basename(os.readlink(handle))
+            if name in names:
+                found.add((name, os.stat(handle).st_ino))
+    return found

@@ -223,17 +223,21 @@ ansible_facts:
           elements: dict
           returned: always
         models:
-          description: Published models with their manifests.
+          description:
+            - Published models with their manifests. C(used_by) names the instances whose C(current) or C(previous) deployment needs
+              one, and C(frees) the bytes that its removal frees, which are fewer where it shares files with another.
           type: list
           elements: dict
           returned: always
         partial_models:
-          description: Models that a download has begun, with the bytes it holds.
+          description: Models that a download has begun, with the bytes it holds and when it last wrote (C(modified_at), UTC).
           type: list
           elements: dict
           returned: always
         instances:
-          description: Server instances, their deployment and state.
+          description:
+            - Server instances, their deployment and state. C(models_missing) names those of V(current) and V(previous) whose model
+              was removed.
           type: list
           elements: dict
           returned: always

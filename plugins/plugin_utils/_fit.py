@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _disk
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._capacity import Capacity, capacity
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._sizing import Sizing, minimum_in_memory, size
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._speed import expected
@@ -114,26 +115,6 @@ def device_notes(name: str, quant: Mapping[str, Any], found: Sizing, room: Capac
     return [f"the devices give {amount(room.vram)}{wanted or ', too little for ' + name}: planned on the CPU"]
 
 
-def disk_room(
-    name: str, quant: Mapping[str, Any], facts: Mapping[str, Any], settings: Mapping[str, Any], entry: Mapping[str, Any]
-) -> tuple[int, dict[str, Any], list[str]]:
-    """Bytes still to fetch, room required and free, and what is short. A model that is there needs no room."""
-    here = name in present(facts, entry["repo_id"], quant["commit"])
-    begun = [other["bytes"] for other in facts.get("partial_models", []) if (other["commit"], other["quant"]) == (quant["commit"], name)]
-    remaining = 0 if here else max(0, quant["bytes"] - sum(begun))
-    buffer = settings["disk_buffer"] if settings["disk_buffer"] is not None else entry.get("disk_buffer", max(10**9, quant["bytes"] // 20))
-    required = remaining + buffer if remaining else 0
-    disk = next((other for other in facts.get("disks", []) if other["path"] == settings["model_root"]), None)
-    room = {"path": settings["model_root"], "required": required, "free": disk["free"] if disk else 0}
-    if not disk or required <= disk["free"]:
-        return remaining, room, []
-    short = (
-        f"disk: {name} needs {amount(required)} free in {settings['model_root']} ({amount(remaining)} to fetch "
-        f"and {amount(buffer)} to spare), {amount(disk['free'])} are free: make room, or set llama_model_root to a larger disk"
-    )
-    return remaining, room, [short]
-
-
 def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict[str, Any]:
     """Bytes on every device and on the host, with what is left of each; the devices in use go by their engine's names."""
     names = {device["uuid"]: device["engine_name"] for device in used}
@@ -196,7 +177,8 @@ def assess(
     if split and len(devices) < len(split):
         kept = [share for share in split if share]
         found.placement["tensor_split"] = kept if len(kept) > 1 else None
-    remaining, disk, full = disk_room(name, quant, facts, settings, entry)
+    here = name in present(facts, entry["repo_id"], quant["commit"])
+    remaining, disk, full = _disk.room(name, quant, facts, settings, entry, here)
     return {
         "quant": name,
         "bytes": quant["bytes"],

@@ -84,7 +84,7 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
     lines += _guide(result.get("guide", {}))
     for index, reason in enumerate(result["reasons"]):
         lines += _row("" if index else "because", f"· {reason}")
-    for index, note in enumerate(result.get("notes", [])):
+    for index, note in enumerate([*result.get("notes", []), *result["disk"].get("notes", [])]):
         lines += _row("" if index else "note", f"· {note}")
     for advisory in result.get("advisories", []):
         lines += _row(

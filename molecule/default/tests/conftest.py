@@ -68,7 +68,7 @@ def server(host: Any) -> Server:
     return Server(host.check_output("hostname"), host)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def on_host() -> Callable[[str], Any]:
     """Connects to one host of the lab by name."""
     import testinfra  # noqa: PLC0415

@@ -257,3 +257,52 @@ def test_problems_that_are_made_of_the_facts_are_seen_once_there_are_facts(play:
     status, told = play(inventory="inventories/local", llama_plan_problems=problem)
     assert status == 2
     assert f"engine: none for {os.uname().machine}" in told
+
+
+def test_another_directory_for_models_is_what_facts_and_plan_look_at(play: Any, tmp_path: Path) -> None:
+    """On this machine itself: a directory on a filesystem of its own that does not exist yet."""
+    host = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        "llama_model_root": "/dev/shm/onprem-test/models",
+        "llama_plan_backend": "cpu",
+    }
+    target = tmp_path / "here.yml"
+    target.write_text(json.dumps({"gpu_hosts": {"hosts": {"here": host}}}))
+    _status, told = play(inventory=str(target), llama_plan_output=str(tmp_path / "out"), llama_model_buffer_bytes=7 * 10**9)
+    assert (tmp_path / "out/plan.json").exists(), told
+    (plan,) = json.loads((tmp_path / "out/plan.json").read_text())["plans"]
+    free = os.statvfs("/dev/shm")
+    assert (plan["disk"]["path"], plan["disk"]["buffer"]) == ("/dev/shm/onprem-test/models", 7 * 10**9), told
+    assert abs(plan["disk"]["free"] - free.f_bavail * free.f_frsize) < 10**9
+    assert not os.path.exists("/dev/shm/onprem-test")
+
+
+@pytest.mark.parametrize("allowed", [True, False], ids=["in place", "beside"])
+def test_a_disk_that_cannot_hold_both(play: Any, fleet: Any, tmp_path: Path, allowed: bool) -> None:
+    identity = {"repo_id": "unsloth/Kimi-K2-Instruct-GGUF", "commit": "a" * 40, "quant": "UD-Q2_K_XL"}
+    model = {**identity, "path": "/var/lib/llamacpp/models/x", "bytes": 381 * 10**9, "complete": True}
+    model.update(manifest={"files": []}, used_by=[{"instance": "main", "link": "current"}])
+    facts = {
+        **FACTS,
+        "disks": [{"path": "/var/lib/llamacpp/models", "free": 300 * 10**9}],
+        "models": [model],
+        "instances": [],
+        "warnings": [],
+    }
+    inventory = fleet(h={"llama_hardware_recorded": facts, "llama_plan_use_recorded": True})
+    wish = {"quant": "UD-Q4_K_XL", "llama_plan_output": str(tmp_path / "out"), **({"llama_model_replace": "in_place"} if allowed else {})}
+    status, told = play(inventory=inventory, **wish)
+    told = " ".join(told.split())
+    document = json.loads((tmp_path / "out/plan.json").read_text())
+    jsonschema.validate(document, json.loads((ROOT / "docs/plan.schema.json").read_text()), cls=jsonschema.Draft202012Validator)
+    removes = [entry["quant"] for entry in document["plans"][0]["disk"]["removes"]]
+    if allowed:
+        assert (status, removes) == (0, ["UD-Q2_K_XL"]), told
+        assert "going back then needs a download of 381 GB, about 50 min" in told
+    else:
+        assert (status, removes) == (2, []), told
+        assert (
+            "set llama_model_replace: in_place, which removes UD-Q2_K_XL of unsloth/Kimi-K2-Instruct-GGUF at aaaaaaaa (381 GB) first"
+            in told
+        )

@@ -131,10 +131,7 @@ class Switch:
         request = self.layout.request(to)
         if not request or not (self.layout.deployment(to) / "deployment.json").is_file():
             raise SwitchError(f"there is no deployment {to} on this host")
-        needed = {"engine": self.layout.deployment(to) / "engine/bin/llama-server", "model": pathlib.Path(request["model_path"])}
-        for name, path in needed.items():
-            if not path.exists():
-                raise SwitchError(f"the {name} of deployment {to} is not on this host: {path}")
+        self._require_parts(to)
         if request["api_key"]:
             first_key(self.layout.api_keys)
         port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)
@@ -142,6 +139,17 @@ class Switch:
         if others:
             raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
         return disk_speed(request["model_path"])
+
+    def _require_parts(self, deployment: str) -> None:
+        """What a deployment is started from; its model may have been removed since.
+
+        :raises SwitchError: a part is missing.
+        """
+        parts = {"engine": self.layout.deployment(deployment) / "engine/bin/llama-server"}
+        parts["model"] = pathlib.Path(self.layout.request(deployment).get("model_path", "/"))
+        for name, path in parts.items():
+            if not path.exists():
+                raise SwitchError(f"the {name} of deployment {deployment} is not on this host: {path}")
 
     def _change(self, to: str, old: str, restart: bool) -> None:
         """Let ``current`` name the deployment and start the server from it."""
@@ -178,6 +186,11 @@ class Switch:
                 self.systemd.enable(False)
                 self.record(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
                 return
+            try:
+                self._require_parts(old)
+            except SwitchError:
+                self.systemd.stop()  # what runs now is what failed
+                raise
             self.systemd.restart()
             gate = Gate(self.layout, self.systemd, old, self.tell).run()
         except Exception as error:  # the journal has to end with what it came to

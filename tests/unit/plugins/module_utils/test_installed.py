@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,9 +76,37 @@ def test_bytes_of_a_download_under_way_are_counted(tmp_path: Path) -> None:
     staging = tmp_path / "org--tiny" / ("a" * 40) / ".UD-Q2_K_XL.staging"
     staging.mkdir(parents=True)
     (staging / "one.gguf.part").write_bytes(b"x" * 1000)
+    for path, day in ((staging / "one.gguf.part", 2), (staging, 1)):
+        os.utime(path, (day * 86400,) * 2)
     expected = {"repo_id": "org/tiny", "commit": "a" * 40, "quant": "UD-Q2_K_XL", "bytes": 1000}
+    expected.update(path=str(staging), modified_at="1970-01-03T00:00:00Z")
     assert _installed.partial_models(str(tmp_path)) == [expected]
     assert _installed.models(str(tmp_path)) == []
+
+
+def test_a_model_tells_who_uses_it_and_what_its_removal_frees(tmp_path: Path) -> None:
+    publish(tmp_path, 10)
+    folder = tmp_path / "org--tiny" / ("a" * 40) / "Q2_K"
+    manifest = (folder / "manifest.json").stat().st_size
+    uses = [{"instance": "main", "link": "current", "path": str(folder)}, {"instance": "b", "link": "previous", "path": "/elsewhere"}]
+    (found,) = _installed.models(str(tmp_path), uses)
+    assert (found["used_by"], found["frees"]) == ([{"instance": "main", "link": "current"}], 10 + manifest)
+    os.link(folder / "tiny.gguf", tmp_path / "adopted")
+    (found,) = _installed.models(str(tmp_path), [{"instance": "b", "link": "current", "path": ""}])
+    # A deployment that does not say what it needs may need any model.
+    assert (found["used_by"], found["frees"]) == ([{"instance": "b", "link": "current"}], manifest)
+
+
+@pytest.mark.parametrize(("there", "missing"), [(True, []), (False, ["current"])], ids=["there", "removed"])
+def test_a_deployment_whose_model_was_removed(tmp_path: Path, there: bool, missing: list[str]) -> None:
+    deployment = tmp_path / "etc/main/deployments/0123456789ab"
+    deployment.mkdir(parents=True)
+    (tmp_path / "etc/main/current").symlink_to("deployments/0123456789ab")
+    (deployment / "model").symlink_to(tmp_path / "model")
+    if there:
+        (tmp_path / "model").mkdir()
+    (found,) = _installed.instances(str(tmp_path / "etc"), str(tmp_path / "var"))
+    assert found["models_missing"] == missing
 
 
 @pytest.mark.parametrize(

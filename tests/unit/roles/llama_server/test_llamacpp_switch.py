@@ -75,6 +75,23 @@ def test_failed_first_deployment_stops_the_unit(host, behaviour):
     assert not host.layout.drop_in.is_symlink()
 
 
+@pytest.mark.parametrize("behaviour", ["crash", "gibberish"])
+def test_without_its_model_the_old_deployment_is_not_tried_and_that_is_told(serving, behaviour):
+    serving.deploy(NEW, behaviour)
+    model = serving.layout.request(OLD)["model_path"]
+    os.remove(model)
+    restarts = serving.systemd.calls.count("restart")
+    journal = serving.run(NEW)
+    assert (journal["state"], journal["serving"]) == ("failed", "")
+    assert journal["undo_reason"] == f"the model of deployment {OLD} is not on this host: {model}"
+    assert serving.systemd.calls.count("restart") == restarts + 1  # the new one's
+    assert serving.systemd.active == "inactive"
+    assert serving.links() == (OLD, OLDER)
+    # What it takes to serve again: the new deployment, mended.
+    serving.behaviours[NEW] = "good"
+    assert serving.run(NEW)["state"] == "committed"
+
+
 def test_old_deployment_that_fails_too_is_told(serving):
     serving.deploy(NEW, "crash")
     serving.behaviours[OLD] = "hang"

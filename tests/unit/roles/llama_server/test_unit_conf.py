@@ -1,0 +1,38 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The drop-in of a deployment follows the places of its engine and its model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+
+TEMPLATE = Path(__file__).resolve().parents[4] / "roles/llama_server/templates/unit.conf.j2"
+
+
+def rendered(model_path: str, engine_path: str = "/opt/llamacpp/releases/b1") -> list[str]:
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.tests.update(match=lambda text, pattern: re.match(pattern, text), search=lambda text, pattern: re.search(pattern, text))
+    values = {
+        "llama_server_instance": "main",
+        "llama_server_port": 8080,
+        "llama_server_api_key_required": True,
+        "llama_engine_result": {"path": engine_path},
+        "llama_model_result": {"path": model_path},
+        "llama_plan_result": {"placement": {"load_mode": "auto", "numa": None}},
+        "_llama_server_peers": [],
+        "_llama_server_backend": "cpu",
+        "_llama_server_unit_digest": "0123456789ab",
+    }
+    return environment.from_string(TEMPLATE.read_text()).render(values).splitlines()
+
+
+@pytest.mark.parametrize("root", ["/var/lib/llamacpp/models", "/mnt/weights/models", "/home/ai/models"])
+def test_the_server_waits_for_the_mounts_of_its_engine_and_its_model(root: str) -> None:
+    lines = rendered(f"{root}/org--repo/{'0' * 40}/Q2_K")
+    assert f"RequiresMountsFor=/opt/llamacpp/releases/b1 {root}/org--repo/{'0' * 40}/Q2_K" in lines
+    assert ("ProtectHome=read-only" in lines) is root.startswith("/home/")
