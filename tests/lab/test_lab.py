@@ -109,6 +109,7 @@ def traces() -> dict[str, list[str]]:
         "tables": [rule for rule in rules if not rule.startswith("-")],
         "mounts": lines(Path("/proc/mounts").read_text()),
         "forwarding": lines(Path("/proc/sys/net/ipv4/ip_forward").read_text()),
+        "inotify": lines(Path("/proc/sys/fs/inotify/max_user_instances").read_text()),
         "control groups": lines(root("find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "onprem-lab-*")),
         "processes": [line for line in root("ps", "-eo", "args").splitlines() if own(line)],
         "nspawn": lines("\n".join(map(str, Path("/run/systemd/nspawn").glob("[!l]*/*")))),
