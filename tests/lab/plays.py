@@ -63,7 +63,7 @@ def run_playbook(inventory: str, *arguments: str, playbook: str = "site.yml", ti
 
 
 def start_playbook(inventory: str, *arguments: str, playbook: str = "site.yml") -> subprocess.Popen[str]:
-    """Starts one and returns at once; in a session of its own, so that it can be killed with its connections."""
+    """Starts one and returns at once."""
     return subprocess.Popen(
         command(inventory, playbook, *arguments),
         cwd=ROOT,
@@ -71,7 +71,6 @@ def start_playbook(inventory: str, *arguments: str, playbook: str = "site.yml") 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 

@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import plays
 import pytest
-from conftest import FETCH, INVENTORY, PADDED, QUANT, STORE, original, published, received
+from conftest import FETCH, INVENTORY, PADDED, QUANT, STORE, hashes, original, published, received
 
 SIZE = 138_264_736  # of the padded model
 RATE = "80mbit"
@@ -43,11 +45,21 @@ def begin() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
         abandon(run)
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))]
+
+
 def abandon(run: subprocess.Popen[str]) -> None:
     """The controller is gone, with all that it had running."""
     if run.poll() is None:
-        os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+        for pid in family(run.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.wait()
+    if run.stdout:
+        run.stdout.close()
 
 
 def end(run: subprocess.Popen[str]) -> plays.Run:
@@ -115,8 +127,8 @@ def test_a_transfer_needs_neither_the_controller_nor_an_unbroken_link(begin: Any
     time.sleep(3)
     assert play("--limit", "d", "-e", "lab_link=restore", playbook="tests/lab/link.yml").status == 0
     wait_until(lambda: not host.check_output("systemctl list-units --plain --no-legend --state=active 'llamacpp-fetch-*'"))
-    there = host.check_output(f"find {STORE}/{PADDED.replace('/', '--')}/*/.{QUANT}.staging -name '*.gguf' | wc -l")
-    assert there == "5"
+    assert not published(host, PADDED)
+    assert hashes(host, f"{STORE}/{PADDED.replace('/', '--')}/*/.{QUANT}.staging") == original(on_host("hub"), PADDED)
     fetched = received(host)
     assert fetched - before < ONCE
     done = play("--limit", "d", "-e", "model=padded", playbook=FETCH)
