@@ -127,14 +127,14 @@ def scan_models(root: str, named: dict[str, dict[str, str]]) -> list[Snapshot]:
             continue
         commits.setdefault((repo_id, commit), {}).update({item.path: item for item in files})
         quants.setdefault((repo_id, commit), {})[str(manifest.get("quant"))] = str(manifest.get("published_at"))
-    names: dict[str, dict[str, str]] = {}
+    meant: dict[str, dict[str, str]] = {}
     for repo_id, commit in sorted(commits, key=lambda key: (max(quants[key].values()), key)):
-        names.setdefault(repo_id, {})["main"] = commit
-    for repo_id, told in names.items():
-        told.update({name: commit for name, commit in named.get(repo_id, {}).items() if (repo_id, commit) in commits})
+        meant.setdefault(repo_id, {})["main"] = commit
+    for repo_id, told in meant.items():
+        told.update({name: stands for name, stands in named.get(repo_id, {}).items() if (repo_id, stands) in commits})
     found = []
     for (repo_id, commit), known in sorted(commits.items()):
-        revisions = sorted(name for name, stands in names[repo_id].items() if stands == commit)
+        revisions = sorted(name for name, stands in meant[repo_id].items() if stands == commit)
         published = quants[repo_id, commit]
         found.append(
             Snapshot(repo_id, commit, revisions, [known[path] for path in sorted(known)], sorted(published), max(published.values()))

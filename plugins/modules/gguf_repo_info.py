@@ -17,7 +17,7 @@ description:
   - Where O(headers) names quants, the headers of their files are read by HTTP ranges, all shards at the same time. No weight is fetched.
   - A header is compared with the size of its file and refused, in one sentence, when the engine could not use it.
   - Meant to run on the controller, once for a repository and revision.
-  - Only O(mirror) and O(endpoint) are asked, and for headers the storage that they redirect to. Xet transfers, telemetry and tokens stored on
+  - Only O(mirror) and O(endpoint) are asked, and for headers the storage they redirect to. Xet transfers, telemetry and tokens stored on
     the controller are switched off.
 options:
   repo_id:

@@ -43,20 +43,41 @@ def environment() -> dict[str, str]:
     return {**kept, "ANSIBLE_NOCOLOR": "1"}
 
 
-def run_playbook(inventory: str, *arguments: str, playbook: str = "site.yml", timeout: int = 600) -> Run:
-    """Runs a playbook of the project on the lab, within a bound of seconds."""
+def command(inventory: str, playbook: str, *arguments: str) -> list[str]:
+    return ["ansible-playbook", "-i", inventory, playbook, *arguments]
+
+
+def run_playbook(inventory: str, *arguments: str, playbook: str = "site.yml", timeout: int = 600, **variables: str) -> Run:
+    """Runs a playbook of the project on the lab, within a bound of seconds; with variables of the environment besides."""
     done = subprocess.run(
-        ["ansible-playbook", "-i", inventory, playbook, *arguments],
+        command(inventory, playbook, *arguments),
         cwd=ROOT,
-        env=environment(),
+        env={**environment(), **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=timeout,
         check=False,
     )
+    return came_to(done.returncode, done.stdout)
+
+
+def start_playbook(inventory: str, *arguments: str, playbook: str = "site.yml") -> subprocess.Popen[str]:
+    """Starts one and returns at once."""
+    return subprocess.Popen(
+        command(inventory, playbook, *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def came_to(status: int, output: str) -> Run:
+    """What a run has come to, from its output."""
     stats = {
         name: {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counters)}
-        for name, counters in re.findall(r"^(\S+)\s+: (ok=.*)$", done.stdout, re.MULTILINE)
+        for name, counters in re.findall(r"^(\S+)\s+: (ok=.*)$", output, re.MULTILINE)
     }
-    return Run(done.returncode, done.stdout, stats)
+    return Run(status, output, stats)

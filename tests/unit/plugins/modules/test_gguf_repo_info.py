@@ -151,6 +151,47 @@ def test_module_refuses_names_that_leave_the_directory(hub):
     assert "leaves its directory" in found["msg"]
 
 
+@pytest.fixture
+def mirror():
+    """A mirror of the hub that has one of two quants."""
+    made = Hub({"Q2_K/M-Q2_K-00001-of-00002.gguf": b"one", "Q2_K/M-Q2_K-00002-of-00002.gguf": b"two"})
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("params", "answers"),
+    [
+        pytest.param({}, "mirror", id="the mirror first"),
+        pytest.param({"headers": ["q2_k"]}, "mirror", id="it has the quant"),
+        pytest.param({"headers": ["Q4_K_M"]}, "endpoint", id="it has another quant"),
+        pytest.param({"endpoint": "", "headers": ["Q4_K_M"]}, "mirror", id="there is nobody else to ask"),
+    ],
+)
+def test_module_asks_the_mirror_before_the_endpoint(hub, mirror, tmp_path, params, answers):
+    head = b.whole(b.header(b.MODEL, b.ONE), 128)
+    hub.files = {"M-Q4_K_M.gguf": head, "M-Q2_K.gguf": head}
+    mirror.files = {"M-Q2_K.gguf": head}
+    found = run_module(hub, mirror=mirror.url, mirror_token="m", cache_dir=str(tmp_path), **params)
+    assert found["endpoint"] == {"mirror": mirror.url, "endpoint": hub.url}[answers]
+    assert {name.title(): value for name, value in mirror.requests[0][2].items()}["Authorization"] == "Bearer m"
+    assert bool(hub.requests) == (answers == "endpoint")
+    assert all("Authorization" not in {name.title() for name in headers} for _method, _path, headers in hub.requests)
+    if answers == "endpoint":
+        assert f"The mirror {mirror.url} is passed over. Of {REPO_ID} it has Q2_K" in repr(found["warnings"])
+
+
+def test_module_passes_over_a_mirror_that_does_not_answer(hub):
+    found = run_module(hub, mirror="http://127.0.0.1:9")
+    assert found["endpoint"] == hub.url
+    assert "The mirror is passed over. http://127.0.0.1:9 cannot be reached" in repr(found["warnings"])
+
+
+def test_module_needs_somebody_to_ask(hub):
+    found = run_module(hub, endpoint="")
+    assert found["failed"] is True and "neither endpoint nor mirror" in found["msg"]
+
+
 HEADER = b.whole(b.header(b.MODEL, b.ONE), 128)
 
 
