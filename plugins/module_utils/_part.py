@@ -16,7 +16,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._journal import Jo
 from ansible_collections.onprem.llamacpp.plugins.module_utils._ranges import Ranges
 
 SAVE_BYTES = 32 * 2**20  # what the death of the process may cost, whatever the number of connections
-SAVE_SECONDS = 2.0
+SAVE_SECONDS = 1.0
 SYNC_BYTES = 256 * 2**20  # what a power cut may cost
 
 

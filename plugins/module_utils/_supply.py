@@ -38,6 +38,7 @@ class Supply:
         self.failures = [0] * len(labels)
         self.not_before = [0.0] * len(labels)
         self.failed_at = [-1.0] * len(labels)
+        self.arrived_at = [-1.0] * len(labels)
         self.given_up: dict[int, str] = {}
         self.lock = threading.Lock()
 
@@ -51,9 +52,9 @@ class Supply:
 
     def arrived(self, index: int) -> None:
         """It has brought something."""
-        if self.failures[index]:
-            with self.lock:
-                self.failures[index] = 0
+        with self.lock:
+            self.arrived_at[index] = self.clock()
+            self.failures[index] = 0
 
     def failed(self, index: int, reason: str, pause: float, began: float) -> bool:
         """An attempt that began at ``began`` has failed; ``pause`` is what the source asked for. True when it is given up now."""
@@ -62,9 +63,9 @@ class Supply:
                 return False
             now = self.clock()
             if began >= self.failed_at[index]:
-                self.failures[index] += 1
+                self.failures[index] += self.arrived_at[index] < began
                 self.failed_at[index] = now
-                wait = min(BACKOFF_SECONDS * 2.0 ** min(self.failures[index] - 1, 30), LONGEST_PAUSE) * self.spread()
+                wait = min(BACKOFF_SECONDS * 2.0 ** min(max(self.failures[index] - 1, 0), 30), LONGEST_PAUSE) * self.spread()
                 self.not_before[index] = max(self.not_before[index], now + (pause or wait))
             elif pause:
                 self.not_before[index] = max(self.not_before[index], now + pause)
