@@ -37,6 +37,8 @@ class Ranges:
         self._pairs = sorted(kept)
 
     def remove(self, begin: int, end: int) -> None:
+        if begin >= end:
+            return
         kept = []
         for known in self._pairs:
             kept += [(known[0], min(known[1], begin)), (max(known[0], end), known[1])]
