@@ -49,7 +49,7 @@ class Hub:
     ``blocks`` is what /api/blocks/<sha256>.json answers by hash.
     """
 
-    def __init__(self, files: dict[str, bytes | Sparse]) -> None:
+    def __init__(self, files: dict[str, bytes | Sparse], port: int = 0) -> None:
         self.files = files
         self.faults: list = []
         self.always = None
@@ -87,7 +87,7 @@ class Hub:
 
             do_HEAD = do_GET
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()

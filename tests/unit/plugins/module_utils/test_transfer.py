@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -376,6 +377,26 @@ def test_a_file_gets_its_room_at_once(tmp_path):
         if not _files.preallocate(stream.fileno(), 8 * MIB):
             pytest.skip("this file system cannot preallocate")
     assert _files.room_taken(str(tmp_path / "file")) == 8 * MIB
+
+
+def test_a_mirror_that_is_stopped_and_started_again(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(_supply, "BACKOFF_SECONDS", 0.1)
+    hub.always = "stall"
+    restarted = []
+
+    def restart():
+        time.sleep(0.5)
+        hub.close()  # every connection breaks, and new ones are refused
+        time.sleep(0.5)
+        restarted.append(Hub(hub.files, int(hub.url.rpartition(":")[2])))
+
+    restarting = threading.Thread(target=restart)
+    restarting.start()
+    fetch(hub, tmp_path, retries=8)
+    restarting.join()
+    restarted[0].close()
+    assert published(tmp_path) == DATA
+    assert restarted[0].sent < len(DATA)
 
 
 def test_the_next_source_goes_on_from_the_same_journal(hub, storage, tmp_path):
