@@ -100,11 +100,15 @@ class Download:
         """Paths of copies that are read and compared before they are used."""
         return {path for path, copy in copies.items() if self.verify == "full" or copy.touched}
 
+    def replaced(self, copies: dict[str, Copy]) -> bool:
+        """Whether one of the copies is not the model's own, or not as it was published."""
+        return any(copy.touched or os.path.dirname(copy.path) != self.model.path for copy in copies.values())
+
     def satisfied(self) -> bool:
         """Whether the model is there as it is wanted, without reading it."""
         if not self.model.complete() or self.verify == "full":
             return False
-        return self.verify == "none" or not self.doubted(self.copies())
+        return self.verify == "none" or not self.replaced(self.copies())
 
     def progress(self, finished: bool = False) -> dict[str, Any]:
         """What the task returns; a status file of the unprivileged user is read with suspicion."""
@@ -183,7 +187,7 @@ class Download:
         if any(path not in fetched and path not in intact for path in self.doubted(copies)):
             return False
         # The same files with the same times: there is nothing to replace.
-        self.repaired = bool(fetched) or not self.model.complete() or any(copy.touched for copy in copies.values())
+        self.repaired = bool(fetched) or not self.model.complete() or self.replaced(copies)
         if self.repaired:
             self.model.publish(self.described_source(str(status.get("source"))), copies)
             if os.path.exists(SELINUX):

@@ -328,6 +328,18 @@ def test_a_file_that_was_written_to_is_read_when_times_are_compared(host, hub):
     assert host(verify="sizes", run_id="four")["changed"] is False
 
 
+def test_a_file_that_was_written_to_is_replaced_by_a_copy_of_another_commit(host, hub, tmp_path):
+    host()
+    shutil.copytree(host.model.path, tmp_path / "models" / "org--Other" / OTHER / "Q2_K")
+    with open(published(host), "r+b") as stream:
+        stream.write(b"damage")
+    hub.requests.clear()
+    result = host(verify="sizes", run_id="two")
+    assert (result["changed"], result["repaired"]) == (True, True)
+    assert Path(published(host)).read_bytes() == DATA
+    assert hub.requests == []
+
+
 def test_a_missing_file_is_fetched_alone(host, hub):
     host()
     os.remove(published(host, "M-Q2_K-00002-of-00002.gguf"))
