@@ -15,6 +15,8 @@ PACKAGE = _transfer.__name__.rpartition(".")[0]
 # The transfer and everything that it imports.
 PARTS = (
     "_blocks",
+    "_connections",
+    "_file_state",
     "_file_transfer",
     "_files",
     "_http",

@@ -39,6 +39,10 @@ class Segments:
         share = min(LARGEST, WINDOW // (2 * connections), size // (4 * connections))
         self.step = max(share // SMALLEST * SMALLEST, SMALLEST)
 
+    def busy(self) -> bool:
+        """Whether something is still to be fetched, or being fetched."""
+        return bool(self.active) or self.waiting.total() > 0
+
     def take(self, limit: int, now: float) -> Optional[Segment]:
         """The next segment that ends at ``limit`` or before, or a share of a slow one; None when there is nothing to do yet."""
         begin, end = next(iter(self.waiting.pairs()), (0, 0))

@@ -33,6 +33,7 @@ class Shared:
         self.connections = int(job.get("connections") or 4)
         self.files_at_once = int(job.get("files_at_once") or 2)
         self.sources: list[AnySource] = sources_of(job, private)
+        self.ranged: set[int] = set()  # sources that are known to answer with ranges
         self.supply = Supply([source.label for source in self.sources], int(job.get("retries", 8)))
         self.bucket = TokenBucket(int(job.get("rate_limit") or 0))
         self.hours = Hours(str(job.get("window") or ""))

@@ -16,7 +16,8 @@ from hub_server import COMMIT, REPO_ID, Hub
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import (
     _blocks,
-    _file_transfer,
+    _connections,
+    _file_state,
     _files,
     _journal,
     _part,
@@ -249,7 +250,7 @@ def test_after_a_crash_of_the_host_only_what_was_synced_counts(hub, tmp_path, mo
 
 def test_what_is_synced_beside_the_transfer_is_noted(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(_part, "SAVE_BYTES", MIB)
-    monkeypatch.setattr(_file_transfer, "SYNC_BYTES", MIB)
+    monkeypatch.setattr(_connections, "SYNC_BYTES", MIB)
     hub.faults = [None, None, None, "stall", *[404] * 9]
     with pytest.raises(TransferError):
         fetch(hub, tmp_path, connections=1, timeout=0.6)
@@ -478,7 +479,7 @@ def test_rate_limit_holds_over_all_connections(hub, tmp_path):
 
 def test_no_byte_far_ahead_of_the_hash_is_asked_for(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(_segments, "WINDOW", 8 * MIB)
-    monkeypatch.setattr(_file_transfer, "WINDOW", 8 * MIB)
+    monkeypatch.setattr(_file_state, "WINDOW", 8 * MIB)
     fronts = []
     take = _segments.Segments.take
 
