@@ -8,12 +8,14 @@ KILLS is how often (default 5).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
@@ -70,6 +72,18 @@ def test_killed_at_random_moments_it_goes_on(hub, tmp_path, command):
     subprocess.run(command, check=True, timeout=60)
     for name in NAMES:
         assert (tmp_path / "staging" / os.path.basename(name)).read_bytes() == hub.files[name]
+
+
+def test_memory_stays_small(tmp_path, command):
+    most = 0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                most = max([most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))])
+            time.sleep(0.02)
+    assert process.returncode == 0
+    assert 10_000 < most < 100_000  # KiB
 
 
 def test_the_program_has_every_module_that_it_imports_and_no_other(tmp_path):

@@ -127,6 +127,8 @@ def test_remove_leaves_nothing_behind(model):
         pytest.param({"quant": "../x"}, "quant '../x'", id="quant that climbs"),
         pytest.param({"repo_id": "../.."}, "repo_id", id="repository that climbs"),
         pytest.param({"files": [dict(FILES[0], path="../x.gguf")]}, "leaves its directory", id="file that climbs"),
+        pytest.param({"files": [dict(FILES[0], path="/etc/x.gguf")]}, "absolute or foreign path", id="absolute file"),
+        pytest.param({"files": [dict(FILES[0], path="a\x1b[0m.gguf")]}, "control characters", id="control characters"),
         pytest.param({"files": [dict(FILES[0], path="manifest.json")]}, "not a GGUF file", id="manifest as a file"),
         pytest.param({"files": [dict(FILES[0], sha256="x")]}, "no SHA-256", id="no hash"),
         pytest.param({"files": [FILES[0], dict(FILES[0], path="b/M-Q2_K-00001-of-00002.gguf")]}, "same name", id="two of one name"),
