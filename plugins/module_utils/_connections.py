@@ -18,6 +18,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._shared import CHU
 from ansible_collections.onprem.llamacpp.plugins.module_utils._sources import AnyLink, Body
 
 SYNC_SECONDS = 30.0
+MOST_CHANGES = 3  # of its ETag, after which those of a source are not believed: behind it stand servers that disagree
 
 
 class Connections:
@@ -27,6 +28,7 @@ class Connections:
         self.state, self.shared = state, state.shared
         self.single: set[int] = set()  # sources that know no ranges
         self.streaming = threading.Lock()
+        self.changes: dict[int, int] = {}  # of a source's ETag
         self.trying: set[int] = set()  # sources that one connection is finding out about
         self.sync_wanted = threading.Event()
         self.links: dict[int, AnyLink] = {}
@@ -126,9 +128,11 @@ class Connections:
             with link.open(self.state.item, 0, 0, "") as body:
                 self._stream(index, body, buffer)
             return
-        known = self.state.part.journal.etags.get(source.key, "")
+        believed = self.changes.get(index, 0) < MOST_CHANGES
+        known = self.state.part.journal.etags.get(source.key, "") if believed else ""
         with link.open(self.state.item, segment.position, segment.end, known) as body:
-            if body.etag and self.state.part.bind(source.key, body.etag) and not self.state.finished:
+            if body.etag and believed and self.state.part.bind(source.key, body.etag):
+                self.changes[index] = self.changes.get(index, 0) + 1
                 self.state.lose_all()
                 self.state.part.bind(source.key, body.etag)
                 raise RetryableError(f"{self.state.item['path']} has changed at the source")

@@ -31,14 +31,16 @@ class FileTransfer:
     def run(self) -> None:
         """Raises TransferError, OSError and Stopped; what has arrived by then stays for the next attempt."""
         self.state = FileState(self.item, self.whole, self.shared)
-        connections = Connections(self.state)
         try:
-            while not self._right():
-                self._repair()
+            connections = Connections(self.state)
+            try:
+                while not self._right():
+                    self._repair()
+            finally:
+                connections.end()
+            self.state.part.publish(self.hash.blocks)
         finally:
-            connections.end()
-        self.state.part.publish(self.hash.blocks)
-        self.state.part.close()
+            self.state.part.close()
 
     def _right(self) -> bool:
         """Hash what is there and what comes, to the end; whether it is the file that was wanted."""

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is known of a file that is under way: ``<name>.part.json`` beside ``<name>.part``. Sizes are bytes.
 
+It is replaced often and not synced. ``<name>.part.synced.json`` is the same, written and synced whenever the part was.
+
 ``{size, sha256, received: [[begin, end], …], synced: [[begin, end], …], boot, etags: {source: ETag}}``. What was received counts as long
 as the host has not been started anew; after that only what was synced does. Nothing in it depends on a URL, so a signed one may change.
 """
@@ -21,19 +23,28 @@ class Journal:
 
     def __init__(self, part: str, item: dict[str, Any]) -> None:
         self.path = part + ".json"
+        self.synced_path = part + ".synced.json"
         self.item = {"size": item["size"], "sha256": item["sha256"]}
         self.boot = boot_id()
-        document = read_json(self.path)
-        # Without a journal nothing of a part is known; one of other content is of no use.
-        if {name: document.get(name) for name in self.item} != self.item:
-            remove(part, self.path)
-            document = {}
-        known = "received" if document.get("boot") == self.boot else "synced"
+        document, known = self._read()
+        if not document:
+            # Without a journal nothing of a part is known; one of other content is of no use.
+            remove(part, self.path, self.synced_path)
         whole = Ranges([(0, min(size_of(part), item["size"]))])
         self.received = _ranges(document.get(known)).common(whole)
         self.synced = _ranges(document.get("synced")).common(self.received)
         etags = document.get("etags")
         self.etags = {str(key): str(value) for key, value in etags.items()} if isinstance(etags, dict) else {}
+
+    def _read(self) -> tuple[dict[str, Any], str]:
+        """What is to be believed, and which of its ranges."""
+        latest, synced = (
+            document if {name: document.get(name) for name in self.item} == self.item else {}
+            for document in (read_json(self.path), read_json(self.synced_path))
+        )
+        if latest.get("boot") == self.boot:
+            return latest, "received"
+        return synced or latest, "synced"
 
     def document(self) -> dict[str, Any]:
         return {

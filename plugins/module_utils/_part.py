@@ -104,6 +104,9 @@ class Part:
         with self.lock:
             if losses == self.losses:  # otherwise some of it may have been written anew since
                 self.journal.synced = Ranges(snapshot)
+            document = self.journal.document()
+        write_json(self.journal.synced_path, document, sync=True)
+        sync_directory(os.path.dirname(self.path))
         self.save()
 
     def lose(self, begin: int, end: int) -> int:
@@ -140,13 +143,13 @@ class Part:
         os.fsync(self.handle)
         write_blocks(self.whole, self.item, blocks)
         os.rename(self.path, self.whole)
-        remove(self.journal.path)
+        remove(self.journal.path, self.journal.synced_path)
         sync_directory(os.path.dirname(self.whole))
 
     def remove(self) -> None:
         with self.saving:
             self.removed = True
-        remove(self.path, self.journal.path)
+        remove(self.path, self.journal.path, self.journal.synced_path)
 
     def close(self) -> None:
         os.close(self.handle)

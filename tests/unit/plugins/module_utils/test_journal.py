@@ -45,6 +45,16 @@ def test_what_counts(part, change, received, synced):
     assert (found.received.pairs(), found.synced.pairs()) == (received, synced)
 
 
+@pytest.mark.parametrize("latest", ["{garb", ""], ids=["torn", "empty"])
+def test_a_journal_that_a_power_cut_has_torn(part, monkeypatch, latest):
+    leave(part)
+    synced = part.with_name("m.gguf.part.synced.json")
+    part.with_name("m.gguf.part.json").rename(synced)
+    part.with_name("m.gguf.part.json").write_text(latest)
+    monkeypatch.setattr(_journal, "boot_id", lambda: "after it")
+    assert _journal.Journal(str(part), ITEM).received.pairs() == [(0, 300)]
+
+
 def test_a_part_that_is_shorter_than_its_journal(part):
     leave(part)
     part.write_bytes(bytes(200))
