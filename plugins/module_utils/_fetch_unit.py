@@ -62,6 +62,17 @@ PROPERTIES = (
 )
 
 
+def protect_home(root: str, directories: list[str]) -> str:
+    """How much of users' homes the unit sees: all where models are kept there, what is bound into it, or nothing at all."""
+
+    def at_home(path: str) -> bool:
+        return any(path == top or path.startswith(top + "/") for top in ("/home", "/root", "/run/user"))
+
+    if at_home(root):
+        return "read-only"
+    return "tmpfs" if any(at_home(path) for path in directories) else "yes"
+
+
 class Download:
     """One model on its way: the unit that fetches it, and what this module decides about it."""
 
@@ -270,16 +281,15 @@ class Download:
         write_json(self.attempt_file, attempt)
 
     def launch(self) -> None:
-        root = self.model.root
-        home = any(root == top or root.startswith(top + "/") for top in ("/home", "/root", "/run/user"))
+        directories = [entry["url"] for entry in self.params["sources"] if entry["transport"] == "directory"]
         properties = [
             *PROPERTIES,
-            f"ProtectHome={'read-only' if home else 'yes'}",
+            f"ProtectHome={protect_home(self.model.root, directories)}",
             f"ReadWritePaths={self.model.staging}",
-            f"RequiresMountsFor={root}",
+            f"RequiresMountsFor={self.model.root}",
             f"LoadCredential=private:{self.runtime}/private",
-            # Where the unit would not see it otherwise: below /home, /root or /tmp.
-            *(f"BindReadOnlyPaths=-{entry['url']}" for entry in self.params["sources"] if entry["transport"] == "directory"),
+            # Below /home, /root or /tmp the unit would not see it otherwise.
+            *(f"BindReadOnlyPaths=-{path}" for path in directories),
             *([f"LoadCredential=ca:{self.params['ca_file']}"] if self.params["ca_file"] else []),
         ]
         argv = ["systemd-run", "--quiet", "--no-ask-password", f"--unit={self.unit}", f"--uid={self.params['user']}", "--service-type=exec"]

@@ -379,6 +379,19 @@ def test_directory_before_hub(host, hub, tmp_path):
     assert json.loads((Path(host.model.path) / "manifest.json").read_text())["source"] == str(tmp_path / "usb")
 
 
+@pytest.mark.parametrize(
+    ("root", "directories", "protection"),
+    [
+        ("/var/lib/models", [], "yes"),
+        ("/var/lib/models", ["/mnt/usb"], "yes"),
+        ("/var/lib/models", ["/mnt/usb", "/root/usb"], "tmpfs"),
+        ("/home/models", ["/root/usb"], "read-only"),
+    ],
+)
+def test_homes_stay_closed_as_far_as_they_can(root, directories, protection):
+    assert _fetch_unit.protect_home(root, directories) == protection
+
+
 def test_ca_file_is_handed_over_as_a_credential(host, tmp_path):
     with pytest.raises(StoreError, match="CA file /nowhere does not exist on this host"):
         host(ca_file="/nowhere")
