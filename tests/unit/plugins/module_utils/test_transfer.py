@@ -107,6 +107,7 @@ def test_two_files(hub, tmp_path):
 
 
 def test_every_byte_is_asked_for_once_over_several_connections(hub, tmp_path):
+    hub.always = "drip"
     fetch(hub, tmp_path, connections=3)
     asked = sorted(ranges(hub))
     assert [asked[0][0], *(end for _begin, end in asked)] == [begin for begin, _end in asked] + [len(DATA)]
@@ -485,7 +486,7 @@ def test_outside_of_the_window_nothing_is_fetched(hub, tmp_path, monkeypatch):
 def test_rate_limit_holds_over_all_connections(hub, tmp_path):
     began = time.monotonic()
     fetch(hub, tmp_path, rate_limit=10_000_000)
-    assert 1.6 <= time.monotonic() - began <= 6
+    assert time.monotonic() - began >= 1.6
     assert published(tmp_path) == DATA
 
 
