@@ -16,8 +16,8 @@ import re
 import stat
 from typing import Any, Callable, NamedTuple, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, size_of, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID, QuantError, check_path, repo_quants
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, size_of, write_json
 
 CHUNK = 4 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024 * 1024  # the running hash is noted down after every so many

@@ -15,9 +15,9 @@ import json
 import os
 from typing import Any
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import BLOCK_BYTES, HubIndexError, Snapshot
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json
 
 POINTER_SIZE = 135  # of a Git LFS pointer file; clients want the field, nobody reads it
 CACHE = "cache.json"

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
 
 
@@ -53,6 +54,8 @@ def models(root: str, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, 
         if not files or not manifest.get("repo_id"):
             continue
         complete = all(_size(os.path.join(folder, entry.get("name", ""))) == entry.get("size") for entry in files)
+        # Hashes of blocks are for repairs; a large model has ten thousand of them, too many for facts.
+        manifest["files"] = [{name: value for name, value in entry.items() if name != "blocks"} for entry in files]
         found.append(
             {
                 "repo_id": manifest["repo_id"],
@@ -93,7 +96,7 @@ def partial_models(root: str) -> list[dict[str, Any]]:
                 "commit": commit,
                 "quant": name[1 : -len(".staging")],
                 "path": folder,
-                "bytes": sum(max(0, _size(path)) for path in inside),
+                "bytes": sum(room_taken(path) for path in inside),
                 "modified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(map(_modified, [folder, *inside])))),
             }
         )

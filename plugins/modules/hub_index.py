@@ -134,8 +134,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_files as hub_files
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _hub_index as hub_index
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, write_json
 
 
 def build(module: AnsibleModule) -> dict[str, Any]:

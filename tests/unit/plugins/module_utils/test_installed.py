@@ -57,7 +57,7 @@ def publish(root: Path, size: int) -> None:
     folder = root / "org--tiny" / ("a" * 40) / "Q2_K"
     folder.mkdir(parents=True)
     (folder / "tiny.gguf").write_bytes(b"x" * size)
-    files = [{"path": "tiny.gguf", "name": "tiny.gguf", "size": 10, "sha256": "0" * 64}]
+    files = [{"path": "tiny.gguf", "name": "tiny.gguf", "size": 10, "sha256": "0" * 64, "blocks": ["0" * 64]}]
     (folder / "manifest.json").write_text(
         json.dumps({"repo_id": "org/tiny", "commit": "a" * 40, "quant": "Q2_K", "files": files, "bytes": 10})
     )
@@ -70,6 +70,7 @@ def test_model_is_complete_when_every_size_is_right(tmp_path: Path, size: int, c
     (tmp_path / "org--broken" / "c" / "q" / "manifest.json").write_text("{nonsense")
     found = _installed.models(str(tmp_path))
     assert [(entry["repo_id"], entry["quant"], entry["complete"]) for entry in found] == [("org/tiny", "Q2_K", complete)]
+    assert [sorted(entry) for entry in found[0]["manifest"]["files"]] == [["name", "path", "sha256", "size"]]
 
 
 def test_bytes_of_a_download_under_way_are_counted(tmp_path: Path) -> None:
