@@ -74,6 +74,8 @@ class ActionModule(ActionBase):
             # The message holds the log already; Ansible prints both.
             short = {key: value for key, value in journal.items() if key not in ("log_tail", "gate", "states")}
             return {"failed": True, "changed": changed, "msg": problem, "journal": short}
+        for note in (journal.get("gate") or {}).get("notes") or []:
+            display.display(f"  {self._task_vars.get('inventory_hostname', '')}: {note}")
         for warning in (journal.get("gate") or {}).get("warnings") or []:
             display.warning(f"{self._task_vars.get('inventory_hostname', '')}: {warning}")
         return {"changed": changed, "journal": journal}

@@ -48,6 +48,7 @@ class Gate:
             "passed": False,
             "reason": "",
             "warnings": [],
+            "notes": [],
             "started_at": now(),
             "tokens_per_second": None,
         }
@@ -221,7 +222,9 @@ class Gate:
         if slow:
             raise SwitchError(slow)
         if told:
-            self._warn(result, told)
+            # An estimate that was missed says as much of the estimate as of the server.
+            result["notes"].append(told)
+            self.tell(told)
 
     def _devices(self, result: Document) -> None:
         """No device has shown an error since the server was started."""

@@ -261,5 +261,14 @@ def brief(gate: Document) -> Document:
     """What the journal keeps of a gate."""
     return {
         key: gate.get(key)
-        for key in ("load_seconds", "tokens_per_second", "prompt_tokens_per_second", "answer", "build_info", "reachable", "warnings")
+        for key in (
+            "load_seconds",
+            "tokens_per_second",
+            "prompt_tokens_per_second",
+            "answer",
+            "build_info",
+            "reachable",
+            "warnings",
+            "notes",
+        )
     }
