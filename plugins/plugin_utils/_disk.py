@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _prune
 from ansible_collections.onprem.llamacpp.plugins.module_utils._disks import shared
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._plan_text import duration
 
 Facts = Mapping[str, Any]
 
@@ -97,7 +98,7 @@ class _Store:
             seconds = math.ceil(size * 8 / self.settings["link_bits_per_second"])
             told.append(
                 f"{self.disk['path']} cannot hold both, so {_listed(replaced)} of instance {self.instance} is removed before {name} is "
-                f"fetched (llama_model_replace is in_place): going back then needs a download of {amount(size)}, about {seconds // 60} min"
+                f"fetched (llama_model_replace is in_place): going back then needs a download of {amount(size)}, about {duration(seconds)}"
             )
         if any(model["why"] == _prune.REASONS[_prune.CURRENT] for model in replaced):
             told.append(self._meanwhile(name))

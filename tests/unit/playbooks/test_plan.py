@@ -299,7 +299,7 @@ def test_a_disk_that_cannot_hold_both(play: Any, fleet: Any, tmp_path: Path, all
     removes = [entry["quant"] for entry in document["plans"][0]["disk"]["removes"]]
     if allowed:
         assert (status, removes) == (0, ["UD-Q2_K_XL"]), told
-        assert "going back then needs a download of 381 GB, about 50 min" in told
+        assert "going back then needs a download of 381 GB, about 51 min" in told
     else:
         assert (status, removes) == (2, []), told
         assert (

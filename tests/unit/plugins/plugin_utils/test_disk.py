@@ -126,5 +126,5 @@ def test_a_plan_in_place_from_wish_to_text() -> None:
     plan = _planner.plan(roomy, {**other, "replace": "in_place"}, K2)
     assert (plan["verdict"], [entry["quant"] for entry in plan["disk"]["removes"]]) == ("accept", ["UD-Q2_K_XL"])
     told = " ".join(" ".join(_plan_text.text(plan)).split())
-    assert "going back then needs a download of 381 GB, about 50 min" in told
+    assert "going back then needs a download of 381 GB, about 51 min" in told
     assert "main is stopped for that and answers nothing until UD-Q4_K_XL serves" in told
