@@ -84,6 +84,10 @@ instances:
       type: str
       returned: always
       sample: ok
+    engine_problem:
+      description: Why the engine of the current deployment is no longer what was deployed, as another version of its packages; else empty.
+      type: str
+      returned: always
     api_key_file:
       description: Where the API key is on the host.
       type: str
@@ -96,7 +100,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
-from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json, run_command
+
+SWITCH = "/usr/local/libexec/llamacpp/llamacpp-switch"
+
+
+def engine_problem(name: str) -> str:
+    """What the switch program says of the engine, which it also asks before each start; nothing where it cannot be asked."""
+    status, _out, err = run_command([SWITCH, "verify", "--instance", name], timeout=120)
+    return err.strip() if status == 1 else ""
 
 
 def describe(instance: _instance.Instance) -> dict[str, Any]:
@@ -113,6 +125,7 @@ def describe(instance: _instance.Instance) -> dict[str, Any]:
         "actual": read_json(instance.record(current, "actual.json")) if current else {},
         "active_state": _instance.active_state(instance.name),
         "health": _instance.health(document["host"], int(document["port"])) if document else "none",
+        "engine_problem": engine_problem(instance.name) if current else "",
         "api_key_file": instance.api_keys,
     }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -198,6 +198,21 @@ def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     return problems
 
 
+def _standing(advisories: list[dict[str, str]], problems: list[str], settings: dict[str, Any]) -> list[str]:
+    """The advisories that refuse, without those that a problem has told already.
+
+    A quant may be forced onto a host; that takes no engine below its security floor.
+    """
+    floors = [floor["id"] for floor in _floors.FLOORS]
+    return [
+        f"advisory {found['id']}: {found['text']}"
+        for found in advisories
+        if found["severity"] == "error"
+        and (settings["quant_policy"] != "force" or found["id"] in floors)
+        and not any(f"advisory {found['id']}" in problem for problem in problems)
+    ]
+
+
 def plan(
     facts: dict[str, Any],
     settings: dict[str, Any],
@@ -237,15 +252,15 @@ def plan(
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
     result["advisories"] = _advisories.concerning(
-        settings.get("advisories", []),
+        [*_floors.advisories(settings.get("engine_force", [])), *settings.get("advisories", [])],
         result,
         header.get("architecture") or entry.get("architecture", ""),
         list(header.get("types", [])),
         int(settings.get("engine_number") or 0),
+        facts.get("engines", []),
     )
     problems = host_problems(facts, settings)
-    if settings["quant_policy"] != "force":
-        problems += [f"advisory {entry['id']}: {entry['text']}" for entry in result["advisories"] if entry["severity"] == "error"]
+    problems += _standing(result["advisories"], problems, settings)
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
     return {**result, "verdict": verdict, "reasons": reasons}

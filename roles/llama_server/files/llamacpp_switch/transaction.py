@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .engine import changed
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .gate import Gate, first_key
 from .host import Systemd, disk_speed, listening
@@ -133,6 +134,9 @@ class Switch:
         for name, path in needed.items():
             if not path.exists():
                 raise SwitchError(f"the {name} of deployment {to} is not on this host: {path}")
+        problem = changed(self.layout.deployment(to) / "engine")
+        if problem:
+            raise SwitchError(problem)
         if request["api_key"]:
             first_key(self.layout.api_keys)
         port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)

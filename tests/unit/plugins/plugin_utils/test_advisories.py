@@ -40,6 +40,7 @@ def plan(backend: str = "cuda", quant: str = "UD-Q2_K_XL", capability: str = "8.
         pytest.param(plan(quant="Q4_K_M", parallel=3), "kimi-linear", [], 11549, {"recurrent-uneven-slots"}, id="three slots"),
         pytest.param(plan(quant="Q4_K_M", parallel=4), "kimi-linear", [], 11549, set(), id="four slots"),
         pytest.param(plan("rpc"), "deepseek2", [], 11549, {"rpc-is-for-tests"}, id="RPC"),
+        pytest.param(plan(rpc_servers=["10.0.0.2:50052"]), "deepseek2", [], 11549, {"rpc-is-for-tests"}, id="RPC servers of a CUDA build"),
         pytest.param({**plan(), "placement": {}}, "kimi-linear", [], 100, set(), id="no placement, no advice"),
     ],
 )
@@ -51,6 +52,24 @@ def test_the_gravest_comes_first_and_every_one_has_a_source():
     found = concerning(SHIPPED, plan(quant="Q2_K", parallel=3), "kimi-linear", [], 100)
     assert [entry["severity"] for entry in found] == ["error", "error", "warning"]
     assert all(entry["source"] and entry["text"] for entry in found)
+
+
+def engine(number: int, *flags: str) -> dict[str, Any]:
+    return {"build": {"number": number, "capabilities": {"options": [{"names": list(flags)}]}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "engines", "told"),
+    [
+        pytest.param(plan(), [engine(11549, "--rpc")], True, id="contained and not used"),
+        pytest.param(plan(), [engine(12000, "--rpc"), engine(11549, "--port")], False, id="new or without it"),
+        pytest.param(plan("rpc"), [engine(11549, "--rpc")], False, id="used, which other advisories speak of"),
+        pytest.param(plan(), [], False, id="no engine yet"),
+    ],
+)
+def test_an_engine_that_contains_rpc(given, engines, told):
+    found = concerning(SHIPPED, given, "deepseek2", [], 11549, engines)
+    assert ("rpc-contained" in [entry["id"] for entry in found]) is told
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether an engine is still what its build.json says.
+
+An engine of packages is links to files that others may change; its build.json holds their sha256. One that was built lies in
+a folder of its own, which nobody changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+from .files import read_json
+
+BLOCK = 2**20
+
+
+def sha256(path: pathlib.Path) -> str:
+    """The sha256 of a file in hex; empty when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as handle:
+            for block in iter(lambda: handle.read(BLOCK), b""):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def changed(engine: pathlib.Path) -> str:
+    """Why an engine may not start, in a sentence or two; empty when it is as it was made."""
+    build = read_json(engine / "build.json")
+    files = build.get("files") or {}
+    other = [path for path, wanted in sorted(files.items()) if sha256(pathlib.Path(path)) != wanted]
+    if not other:
+        return ""
+    packages = ", ".join(f"{name} {version}" for name, version in sorted((build.get("packages") or {}).items()))
+    return (
+        f"the engine {build.get('build_id')} was made of {packages}, and {len(other)} of its {len(files)} files are no longer those,"
+        f" {other[0]} first: packages do not go back, so this engine cannot serve any more. Install these versions again, or run the"
+        " playbook, which makes an engine of what is installed now and gates it"
+    )
