@@ -57,6 +57,19 @@ def concerning(
     return sorted(found, key=lambda entry: -SEVERITIES.index(entry["severity"]))
 
 
+def about_config(config: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What to know of a settings file that others have put on the host, as C(engine_config) tells of it."""
+    if not config:
+        return []
+    keys = config.get("keys")
+    what = "cannot be read" if keys is None else f"sets {', '.join(keys)}" if keys else "sets nothing"
+    text = (
+        f"{config['path']} {what}. The server does not see this file, but every other llama.cpp program of the host merges it: what"
+        " llama-fit-params and llama-bench say may not be what the server does. Move it away, or leave in it what no server needs."
+    )
+    return [{"id": "foreign-config", "severity": "warning" if keys != [] else "info", "text": text, "source": config["path"]}]
+
+
 def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     name = entry.get("id")
     if not name or not entry.get("text") or entry.get("severity") not in SEVERITIES:

@@ -259,6 +259,7 @@ def plan(
         int(settings.get("engine_number") or 0),
         facts.get("engines", []),
     )
+    result["advisories"] += _advisories.about_config(facts.get("engine_config") or {})
     problems = host_problems(facts, settings)
     problems += _standing(result["advisories"], problems, settings)
     if problems:

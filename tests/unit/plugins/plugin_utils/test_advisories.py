@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._advisories import concerning
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._advisories import about_config, concerning
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -83,3 +83,23 @@ def test_an_engine_that_contains_rpc(given, engines, told):
 def test_a_broken_advisory_is_told(entry, told):
     with pytest.raises(PlanError, match=told):
         concerning([entry], plan(), "deepseek2", [], 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "severity", "told"),
+    [
+        pytest.param(
+            {"path": "/etc/llama.cpp/config.ini", "keys": ["ctx-size", "fit"]}, "warning", "config.ini sets ctx-size, fit. ", id="keys"
+        ),
+        pytest.param({"path": "/etc/llama.cpp/config.ini", "keys": []}, "info", "sets nothing", id="no keys"),
+        pytest.param({"path": "/etc/llama.cpp/config.ini", "keys": None}, "warning", "cannot be read", id="closed"),
+    ],
+)
+def test_a_settings_file_of_others(config, severity, told):
+    (found,) = about_config(config)
+    assert found["severity"] == severity
+    assert told in found["text"]
+
+
+def test_without_such_a_file_nothing_is_said():
+    assert about_config({}) == []
