@@ -28,8 +28,10 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabiliti
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _intents  # noqa: E402
 
 FIXTURES = ROOT / "tests/unit/fixtures/capabilities"
-# They come with a build option or went with the flag that replaced them.
+# They come with a build option, or went with the flag that replaced them.
 CONDITIONAL = ("RPC_SERVERS", "MMAP", "MLOCK", "DIRECT_IO")
+# What an older build is told instead.
+INSTEAD = {"LOAD_MODE": "MMAP"}
 
 Options = dict[str, Mapping[str, Any]]
 
@@ -63,10 +65,14 @@ def differences(old: Options, new: Options) -> list[str]:
 
 def lacking(options: Options) -> list[str]:
     """Intents that no flag of the build carries, and whether that is harm."""
+
+    def carried(name: str) -> bool:
+        return bool(set(_intents.ALL[name].flags) & set(options))
+
     return [
         f"{name}: {intent.words} ({', '.join(intent.flags)})" + (f", harmless: {intent.without}" if intent.without else "")
         for name, intent in _intents.ALL.items()
-        if name not in CONDITIONAL and not set(intent.flags) & set(options)
+        if name not in CONDITIONAL and not carried(name) and not (name in INSTEAD and carried(INSTEAD[name]))
     ]
 
 
