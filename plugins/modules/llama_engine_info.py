@@ -90,7 +90,7 @@ package_versions:
   type: dict
   returned: always
 package_files:
-  description: Programs and libraries of these packages by path, with their sha256.
+  description: Programs and libraries of these packages, and all backends beside theirs, by path with their sha256.
   type: dict
   returned: always
 """
@@ -101,7 +101,7 @@ from typing import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _host
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _host, _installed
 
 ELF = b"\x7fELF"
 
@@ -126,7 +126,7 @@ def package_versions(names: list[str]) -> dict[str, str]:
 
 
 def package_files(names: list[str], sha256: Callable[[str], str]) -> dict[str, str]:
-    """The sha256 of every program and library that these packages have brought, by path; links are left out."""
+    """The sha256 of every program and library of these packages, and of all backends that the engine loads, by path; no links."""
     if not names:
         return {}
     _status, out, _err = _host.run_command(["dpkg-query", "-L", *names])
@@ -136,7 +136,7 @@ def package_files(names: list[str], sha256: Callable[[str], str]) -> dict[str, s
             with open(path, "rb") as handle:
                 if handle.read(len(ELF)) == ELF:
                     found[path] = sha256(path)
-    return found
+    return {**found, **{path: sha256(path) for path in _installed.other_backends(found)}}
 
 
 def main() -> None:

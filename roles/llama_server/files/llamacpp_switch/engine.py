@@ -34,11 +34,25 @@ def changed(engine: pathlib.Path) -> str:
     build = read_json(engine / "build.json")
     files = build.get("files") or {}
     other = [path for path, wanted in sorted(files.items()) if sha256(pathlib.Path(path)) != wanted]
-    if not other:
-        return ""
-    packages = ", ".join(f"{name} {version}" for name, version in sorted((build.get("packages") or {}).items()))
-    return (
-        f"the engine {build.get('build_id')} was made of {packages}, and {len(other)} of its {len(files)} files are no longer those,"
-        f" {other[0]} first: packages do not go back, so this engine cannot serve any more. Install these versions again, or run the"
-        " playbook, which makes an engine of what is installed now and gates it"
+    folders = {pathlib.Path(path).parent for path in files}
+    # An engine loads every backend of its folder.
+    come = sorted(
+        str(path)
+        for folder in folders
+        if folder.name.startswith("backends")
+        for path in folder.glob("libggml-*.so")
+        if str(path) not in files
     )
+    name = f"the engine {build.get('build_id')}"
+    if other:
+        packages = ", ".join(f"{package} {version}" for package, version in sorted((build.get("packages") or {}).items()))
+        return (
+            f"{name} was made of {packages}, and {len(other)} of its {len(files)} files are no longer those, {other[0]} first: packages"
+            " do not go back, so this engine cannot serve any more. Install these versions again, or run the playbook, which makes an"
+            " engine of what is installed now and gates it"
+        )
+    if come:
+        return (
+            f"{name} would load {', '.join(come)}, which it was made without. Remove the package, or run the playbook, which plans with it"
+        )
+    return ""

@@ -68,7 +68,12 @@ def test_programs_and_libraries_of_packages(tmp_path, monkeypatch):
     server.write_bytes(b"\x7fELF and more")
     page.write_text("a manual")
     link.symlink_to(server)
-    listed = "\n".join(["/.", str(tmp_path), str(server), str(page), str(link), str(server), str(tmp_path / "gone")])
+    backend, other = (tmp_path / "backends0" / f"libggml-{name}.so" for name in ("cpu", "vulkan"))
+    backend.parent.mkdir()
+    for path in (backend, other):
+        path.write_bytes(b"\x7fELF")
+    listed = "\n".join(["/.", str(tmp_path), *map(str, (server, page, link, server, backend, tmp_path / "gone"))])
     monkeypatch.setattr(llama_engine_info._host, "run_command", lambda _argv: (0, listed, ""))
-    assert package_files(["llama.cpp-tools"], lambda path: f"sha256 of {path}") == {str(server): f"sha256 of {server}"}
+    found = package_files(["llama.cpp-tools"], lambda path: f"sha256 of {path}")
+    assert found == {str(path): f"sha256 of {path}" for path in (backend, other, server)}
     assert package_files([], str) == {}

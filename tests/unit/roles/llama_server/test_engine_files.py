@@ -57,6 +57,19 @@ def test_an_engine_that_changed(release, name, content):
     assert f"1 of its 2 files are no longer those, {path} first: packages do not go back" in told
 
 
+def test_a_backend_that_came_later(release):
+    folder = release.parent / "usr" / "backends0"
+    folder.mkdir()
+    (folder / "libggml-cpu.so").write_bytes(b"known")
+    build = json.loads((release / "build.json").read_text())
+    build["files"][str(folder / "libggml-cpu.so")] = hashlib.sha256(b"known").hexdigest()
+    (release / "build.json").write_text(json.dumps(build))
+    assert engine.changed(release) == ""
+    (folder / "libggml-vulkan.so").write_bytes(b"new")
+    told = engine.changed(release)
+    assert f"would load {folder}/libggml-vulkan.so, which it was made without" in told
+
+
 @pytest.mark.parametrize(
     "build", [pytest.param({"build_id": "b11549-cpu-x86_64-1", "files": {}}, id="built"), pytest.param(None, id="without-a-record")]
 )
