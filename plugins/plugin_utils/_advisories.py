@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable
 
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 
 SEVERITIES = ("info", "warning", "error")
@@ -54,7 +55,26 @@ def concerning(
         for entry in map(_checked, advisories)
         if _holds(entry.get("when") or {}, plan, architecture, types, build, engines)
     ]
-    return sorted(found, key=lambda entry: -SEVERITIES.index(entry["severity"]))
+    return gravest_first(found)
+
+
+def refusals(advisories: Sequence[Mapping[str, str]], problems: Sequence[str], forced: bool) -> list[str]:
+    """The advisories that refuse, without those that a problem has told already.
+
+    A quant may be ``forced`` onto a host; that takes no engine below its security floor.
+    """
+    floors = [floor["id"] for floor in _floors.FLOORS]
+    return [
+        f"advisory {entry['id']}: {entry['text']}"
+        for entry in advisories
+        if entry["severity"] == "error"
+        and (not forced or entry["id"] in floors)
+        and not any(f"advisory {entry['id']}" in problem for problem in problems)
+    ]
+
+
+def gravest_first(entries: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    return sorted(entries, key=lambda entry: -SEVERITIES.index(entry["severity"]))
 
 
 def about_config(config: Mapping[str, Any]) -> list[dict[str, str]]:

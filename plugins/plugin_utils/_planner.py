@@ -198,21 +198,6 @@ def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _standing(advisories: list[dict[str, str]], problems: list[str], settings: dict[str, Any]) -> list[str]:
-    """The advisories that refuse, without those that a problem has told already.
-
-    A quant may be forced onto a host; that takes no engine below its security floor.
-    """
-    floors = [floor["id"] for floor in _floors.FLOORS]
-    return [
-        f"advisory {found['id']}: {found['text']}"
-        for found in advisories
-        if found["severity"] == "error"
-        and (settings["quant_policy"] != "force" or found["id"] in floors)
-        and not any(f"advisory {found['id']}" in problem for problem in problems)
-    ]
-
-
 def plan(
     facts: dict[str, Any],
     settings: dict[str, Any],
@@ -251,7 +236,7 @@ def plan(
     told = overdrawn(_instance(facts, settings["instance"]))
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
-    result["advisories"] = _advisories.concerning(
+    concerning = _advisories.concerning(
         [*_floors.advisories(settings.get("engine_force", [])), *settings.get("advisories", [])],
         result,
         header.get("architecture") or entry.get("architecture", ""),
@@ -259,9 +244,9 @@ def plan(
         int(settings.get("engine_number") or 0),
         facts.get("engines", []),
     )
-    result["advisories"] += _advisories.about_config(facts.get("engine_config") or {})
+    result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     problems = host_problems(facts, settings)
-    problems += _standing(result["advisories"], problems, settings)
+    problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
     return {**result, "verdict": verdict, "reasons": reasons}
