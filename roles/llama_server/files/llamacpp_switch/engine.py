@@ -48,8 +48,8 @@ def changed(engine: pathlib.Path) -> str:
         packages = ", ".join(f"{package} {version}" for package, version in sorted((build.get("packages") or {}).items()))
         return (
             f"{name} was made of {packages}, and {len(other)} of its {len(files)} files are no longer those, {other[0]} first: packages"
-            " do not go back, so this engine cannot serve any more. Install these versions again, or run the playbook, which makes an"
-            " engine of what is installed now and gates it"
+            " do not go back, so this engine cannot serve any more. Reinstall these versions, or where there are newer ones run the"
+            " playbook, which makes an engine of them and gates it"
         )
     if come:
         return (
