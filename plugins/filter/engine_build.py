@@ -1,16 +1,16 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that decide which engine a host needs and who builds it."""
+"""Filters that decide which engine a host needs, whether its packages may become it, and who builds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine, _packages
 
 
 def engine_build(
@@ -19,6 +19,12 @@ def engine_build(
     if not isinstance(hardware, Mapping) or not hardware.get("platform"):
         raise AnsibleFilterError("engine_build: the host's facts are missing, collect them with onprem.llamacpp.hardware_facts")
     return _engine.describe(hardware, wish, packages, int(number))
+
+
+def engine_package_problems(
+    policy: str, wanted: Mapping[str, Any], force: Sequence[str], engines: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    return _packages.problems(_packages.parse_policy(policy), wanted["packages"], wanted["backend"] == "rpc", force, engines)
 
 
 def engine_origin(peers: Mapping[str, Mapping[str, Any]], build_id: str) -> dict[str, str]:
@@ -31,4 +37,9 @@ def engine_log_end(text: str, most: int = 20) -> list[str]:
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"engine_build": engine_build, "engine_origin": engine_origin, "engine_log_end": engine_log_end}
+        return {
+            "engine_build": engine_build,
+            "engine_package_problems": engine_package_problems,
+            "engine_origin": engine_origin,
+            "engine_log_end": engine_log_end,
+        }

@@ -18,6 +18,7 @@ from typing import Any, Optional
 from ansible_collections.onprem.llamacpp.plugins.module_utils import (
     _disks,
     _dmi,
+    _engine_config,
     _installed,
     _instance,
     _measure,
@@ -168,6 +169,7 @@ def collect(
         "other_gpus": _pci.others(cards),
         "disks": disk_facts(paths, "disk" in measure, may_write),
         "engines": engines,
+        "engine_config": _engine_config.read(),
         "models": _installed.models(model_root, _instance.model_uses()),
         "partial_models": _installed.partial_models(model_root),
         "instances": instances,

@@ -12,7 +12,7 @@ import contextlib
 import glob
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
@@ -35,8 +35,17 @@ def engines(root: str, run: Run = run_command) -> list[dict[str, Any]]:
             status, out, _err = run(["dpkg-query", "-W", "-f=${Package} ${Version} ${db:Status-Want}\\n", *packages])
             now = {line.split(" ")[0]: line.split(" ")[1:] for line in out.splitlines()} if status == 0 else {}
             intact = all(now.get(name) == [version, "hold"] for name, version in packages.items())
+            intact = intact and not other_backends(build.get("files") or {})
         found.append({"build_id": build["build_id"], "path": folder, "intact": intact, "build": build})
     return found
+
+
+def other_backends(files: Iterable[str]) -> list[str]:
+    """Backends that lie beside those of a packaged engine and are not among its files; it would load them all the same."""
+    known = set(files)
+    folders = {os.path.dirname(path) for path in known if os.path.basename(os.path.dirname(path)).startswith("backends")}
+    found = (path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), "libggml-*.so")))
+    return sorted(path for path in found if path not in known)
 
 
 def models(root: str, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:

@@ -222,6 +222,13 @@ ansible_facts:
           type: list
           elements: dict
           returned: always
+        engine_config:
+          description:
+            - A settings file that is not ours and that programs of llama.cpp merge into theirs, with C(path) and the names of its C(keys),
+              null when it cannot be read. Empty without one.
+          type: dict
+          returned: always
+          sample: {"path": /etc/llama.cpp/config.ini, "keys": [ctx-size]}
         models:
           description:
             - Published models with their manifests. C(used_by) names the instances whose C(current) or C(previous) deployment needs

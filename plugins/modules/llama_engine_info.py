@@ -28,7 +28,7 @@ options:
     type: path
     required: true
   packages:
-    description: Debian packages whose installed versions are returned too.
+    description: Debian packages whose installed versions, programs and libraries are returned too.
     type: list
     elements: str
     default: []
@@ -89,14 +89,21 @@ package_versions:
   description: Versions of the packages asked for, by name; one that is not installed is absent.
   type: dict
   returned: always
+package_files:
+  description: Programs and libraries of these packages, and all backends beside theirs, by path with their sha256.
+  type: dict
+  returned: always
 """
 
 import os
 import signal
+from typing import Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _host
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _host, _installed
+
+ELF = b"\x7fELF"
 
 
 def why_not(program: str, status: int, text: str) -> str:
@@ -118,6 +125,20 @@ def package_versions(names: list[str]) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) == 3 and row[2] == "installed"}
 
 
+def package_files(names: list[str], sha256: Callable[[str], str]) -> dict[str, str]:
+    """The sha256 of every program and library of these packages, and of all backends that the engine loads, by path; no links."""
+    if not names:
+        return {}
+    _status, out, _err = _host.run_command(["dpkg-query", "-L", *names])
+    found = {}
+    for path in sorted(set(out.splitlines())):
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as handle:
+                if handle.read(len(ELF)) == ELF:
+                    found[path] = sha256(path)
+    return {**found, **{path: sha256(path) for path in _installed.other_backends(found)}}
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -135,6 +156,7 @@ def main() -> None:
         "reason": "",
         "missing_libraries": [],
         "package_versions": package_versions(module.params["packages"]),
+        "package_files": package_files(module.params["packages"], module.sha256),
     }
     status, out, err = _host.run_command([program, "--version"], timeout)
     text = out + err

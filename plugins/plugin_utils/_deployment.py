@@ -18,7 +18,6 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import 
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
-LOG_LEVEL = 4
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,=+@%-]+$")
@@ -54,14 +53,6 @@ def merge_environment(rendered: Mapping[str, Any], extra: Mapping[str, Any]) -> 
             raise DeploymentError(f"llama_server_extra_environment: {name} is set by {_OWN[name]}; set that instead.")
         merged[name] = _text(value)
     return merged
-
-
-def with_log_level(environment: Mapping[str, Any], build: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment with the log level at which the engine reports its buffers, which the gate reads; prompts are not logged yet."""
-    for option in (build.get("capabilities") or {}).get("options") or []:
-        if "--log-verbosity" in option["names"] and option["env"]:
-            return {option["env"]: str(LOG_LEVEL), **environment}
-    return dict(environment)
 
 
 def _text(value: Any) -> str:
@@ -133,7 +124,7 @@ def describe(
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
-    merged = merge_environment(with_log_level(environment, build), settings.get("extra_environment") or {})
+    merged = merge_environment(environment, settings.get("extra_environment") or {})
     identity = deployment_id(engine["build_id"], model, merged, unit)
     model_path = posixpath.join(model["path"], model["first_shard"])
     gate = settings["gate"]

@@ -13,15 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
 SOURCES = ("git", "archive", "package")
-FORCES = ("floor", "rpc")
 ARCHITECTURES = ("x86_64", "aarch64")
 
-SERVER_FLOOR = 11393
-RPC_FLOOR = 11865
 BYTES_PER_JOB = 2 * 1024**3  # the largest C++ units of llama.cpp need some 1.5 GiB, CUDA units a little more
 
 # Debian packages the engine from its release 14 (forky) on.
@@ -53,22 +51,6 @@ def tag_number(tag: str) -> int:
     """Build number of a ``b<number>`` tag, 0 where the tag is not one."""
     match = _TAG.match(tag)
     return int(match.group(1)) if match else 0
-
-
-def floor_problems(number: int, backend: str, force: Sequence[str]) -> list[str]:
-    """Why a build of this number may not be used with this backend."""
-    problems = []
-    if number < SERVER_FLOOR and "floor" not in force:
-        problems.append(
-            f"llama.cpp b{number} is refused: before b{SERVER_FLOOR} anybody who may ask the server for a completion can make it use"
-            f" freed memory (CVE-2026-107183). Take b{SERVER_FLOOR} or later, or put 'floor' into llama_engine_force."
-        )
-    if backend == "rpc" and number < RPC_FLOOR and "rpc" not in force:
-        problems.append(
-            f"RPC with llama.cpp b{number} is refused: before b{RPC_FLOOR} an RPC peer can overflow the stack (CVE-2026-118375)."
-            f" Take b{RPC_FLOOR} or later, or put 'rpc' into llama_engine_force where only trusted programs reach the port."
-        )
-    return problems
 
 
 def build_jobs(cores: int, memory: int, wanted: int = 0) -> int:
@@ -171,12 +153,12 @@ def describe(
             packages, number = build.get("packages"), int(build.get("number", 0))
         if packages:
             inputs["source"] = {"kind": source, "packages": {name: str(version) for name, version in packages.items()}}
-            problems += floor_problems(number, backend, force)
+            problems += _floors.refusals(number, backend == "rpc", force)
             described.update(tag=f"b{number}", number=number, inputs=inputs, source=inputs["source"])
     else:
         number = tag_number(str(wish.get("tag", "")))
         if number:
-            problems += floor_problems(number, backend, force)
+            problems += _floors.refusals(number, backend == "rpc", force)
         options = cmake_options(backend, number, bool(wish.get("native", True)), architectures, wish.get("cmake_options") or [])
         inputs.update(
             source=_source(wish, source),
@@ -235,9 +217,9 @@ def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform:
         problems.append(f"llama_engine_backend is '{backend}', which is none of {', '.join(BACKENDS)}.")
     if source not in SOURCES:
         problems.append(f"llama_engine_source is '{source}', which is none of {', '.join(SOURCES)}.")
-    unknown = sorted(set(map(str, wish.get("force") or [])) - set(FORCES))
+    unknown = sorted(set(map(str, wish.get("force") or [])) - set(_floors.FORCES))
     if unknown:
-        problems.append(f"llama_engine_force holds {', '.join(unknown)}; it knows {' and '.join(FORCES)}.")
+        problems.append(f"llama_engine_force holds {', '.join(unknown)}; it knows {' and '.join(_floors.FORCES)}.")
     architecture = hardware.get("architecture", "")
     if architecture not in ARCHITECTURES:
         problems.append(f"The processor architecture is {architecture or 'unknown'}; engines exist for {' and '.join(ARCHITECTURES)}.")

@@ -4,14 +4,17 @@
 """From what a plan wants to what one build of llama-server accepts.
 
 Everything goes through the build's capability list: a flag that is not in it is never passed, and a wish that the build
-cannot express is an error unless leaving it out has the same effect. Environment variables are preferred to arguments,
-since other users of a host can read neither from a process list.
+cannot express is an error unless the table of intents says that nothing is lost. Environment variables are preferred to
+arguments, since other users of a host can read neither from a process list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _intents
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._intents import Intent
 
 ARGUMENTS = "LLAMACPP_ARGS"
 
@@ -20,13 +23,16 @@ SECRETS = ("--api-key", "--api-key-file", "--hf-token")
 
 QUANTISED_CACHES = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
+# The engine reports its buffers from this level on, which the gate reads; prompts are not logged yet.
+LOG_LEVEL = 4
+
 
 class ExpressionError(ValueError):
     """A wish that this build cannot express, or a value that cannot be written down."""
 
 
 class Rendering:
-    """Collects environment variables and arguments for one build."""
+    """Collects environment variables and arguments for one build, and notes about wishes that it has no flag for."""
 
     def __init__(self, build: Mapping[str, Any]) -> None:
         options = (build.get("capabilities") or {}).get("options") or []
@@ -36,50 +42,63 @@ class Rendering:
         self.options: dict[str, Mapping[str, Any]] = {name: option for option in options for name in option["names"]}
         self.environment: dict[str, str] = {}
         self.arguments: list[str] = []
+        self.notes: list[str] = []
 
-    def knows(self, *names: str) -> bool:
-        """Whether the build has one of these flags."""
-        return any(name in self.options for name in names)
+    def knows(self, intent: Intent) -> bool:
+        """Whether the build has a flag that carries the intent."""
+        return any(name in self.options for name in intent.flags)
 
-    def accepts(self, name: str, value: str) -> bool:
-        """Whether the build has the flag and, as far as its help says, takes the value."""
-        option = self.options.get(name)
-        return option is not None and (not option.get("values") or value in option["values"])
+    def accepts(self, intent: Intent, value: str) -> bool:
+        """Whether the build has a flag for it and, as far as its help says, takes the value."""
+        name = self._name(intent.flags)
+        return bool(name) and (not self.options[name].get("values") or value in self.options[name]["values"])
 
-    def value(self, names: Sequence[str], value: Any, intent: str) -> None:
-        """Renders a flag that takes a value; the first name that the build knows is the one."""
+    def value(self, intent: Intent, value: Any) -> None:
+        """Renders a flag that takes a value."""
         text = "" if value is None else str(value)
         if not text or any(character in text for character in "\n\r\0"):
-            raise ExpressionError(f"{intent} is {text!r}, which no flag can carry")
-        name = self._name(names, f"{intent} {text}")
+            raise ExpressionError(f"{intent.words} is {text!r}, which no flag can carry")
+        name = self._name(intent.flags)
+        if not name:
+            self._leave_out(intent, intent.flags, f"{intent.words} {text}")
+            return
         option = self.options[name]
         if not option["value"]:
-            raise ExpressionError(f"{self.label} takes no value for {name}, so {intent} {text} cannot be set")
-        if not self.accepts(name, text):
-            raise ExpressionError(f"{self.label} knows {', '.join(option['values'])} for {name}, not {text} ({intent})")
+            raise ExpressionError(f"{self.label} takes no value for {name}, so {intent.words} {text} cannot be set")
+        if not self.accepts(intent, text):
+            raise ExpressionError(f"{self.label} knows {', '.join(option['values'])} for {name}, not {text} ({intent.words})")
         self._render(option["env"], text, name, text)
 
-    def switch(self, names: Sequence[str], intent: str) -> None:
+    def switch(self, intent: Intent) -> None:
         """Renders a flag that is given or not."""
-        name = self._name(names, intent)
-        self._render(self.options[name]["env"], "1", name)
+        name = self._name(intent.flags)
+        if name:
+            self._render(self.options[name]["env"], "1", name)
+        else:
+            self._leave_out(intent, intent.flags, intent.words)
 
-    def choice(self, positive: Sequence[str], negative: Sequence[str], wanted: bool, default: Optional[bool], intent: str) -> None:
-        """Renders yes or no, where builds have a pair of flags or only the one that leaves the ``default``.
-
-        Without a flag for it, what the build does by itself must be what is wanted; a ``default`` of None accepts any.
-        """
-        names = positive if wanted else negative
-        name = next((name for name in names if name in self.options), "")
+    def choice(self, intent: Intent, wanted: bool) -> None:
+        """Renders yes or no, where builds have a pair of flags or only the one that leaves the default."""
+        names, other = (intent.flags, intent.opposite) if wanted else (intent.opposite, intent.flags)
+        name = self._name(names)
         if not name:
-            if default is None or wanted == default:
-                return
-            raise ExpressionError(self._cannot(f"{'' if wanted else 'no '}{intent}", names))
+            if wanted != intent.default:
+                self._leave_out(intent, names, intent.words if wanted else f"no {intent.words}")
+            return
         option = self.options[name]
-        other = negative if wanted else positive
         pair = any(opposite in option["names"] for opposite in other)
         # In a pair one variable speaks for both flags; a flag alone is switched on by its own.
         self._render(option["env"], "0" if pair and not wanted else "1", name)
+
+    def _leave_out(self, intent: Intent, names: tuple[str, ...], wish: str) -> None:
+        if intent.without:
+            self.notes.append(f"{self.label} has no flag for '{wish}': {intent.without}")
+            return
+        first = f"b{intent.since} is the first build known to have it." if intent.since else f"Builds since b{_intents.OLDEST} have it."
+        raise ExpressionError(
+            f"{self.label} cannot be told '{wish}': it has none of {', '.join(names)}. {intent.hint or first}"
+            " Take another engine or change the plan."
+        )
 
     def _render(self, env: str, value: str, name: str, argument: str = "") -> None:
         if any(secret in self.options[name]["names"] for secret in SECRETS):
@@ -91,14 +110,8 @@ class Rendering:
             raise ExpressionError(f"{self.label} takes {name} only as an argument, which cannot hold the blank in {argument!r}")
         self.arguments += [name, argument] if argument else [name]
 
-    def _name(self, names: Sequence[str], intent: str) -> str:
-        for name in names:
-            if name in self.options:
-                return name
-        raise ExpressionError(self._cannot(intent, names))
-
-    def _cannot(self, intent: str, names: Sequence[str]) -> str:
-        return f"{self.label} cannot be told '{intent.strip()}': it has none of {', '.join(names)}. Take a newer engine or change the plan."
+    def _name(self, names: tuple[str, ...]) -> str:
+        return next((name for name in names if name in self.options), "")
 
     def result(self) -> dict[str, str]:
         """The variables, sorted, with the arguments where there are any."""
@@ -112,97 +125,117 @@ def render(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapping[
     """Environment of a server for this plan on this build.
 
     ``settings`` has ``model`` (path of the first shard), ``host``, ``port``, ``alias``, and optionally ``metrics`` (true),
-    ``slots``, ``ui`` (false), ``offline`` (true), ``devices`` (engine names, none given leaves the choice to the engine).
+    ``slots``, ``ui`` (false), ``offline``, ``jinja`` (true), ``devices`` (engine names, none given leaves the choice to the
+    engine), ``reasoning`` and ``cors_origins`` (left to the engine).
     Raises ExpressionError for a wish that the build cannot express.
     """
+    return _rendering(plan, build, settings).result()
+
+
+def notes(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """What of the wish this build is not told, and why nothing is lost; what its users have to know of it.
+
+    Raises ExpressionError as ``render`` does.
+    """
+    out = _rendering(plan, build, settings)
+    # The variable came with the comments: before, every line of the file was a key, its comments too.
+    key_file = out.options.get("--api-key-file")
+    if key_file is not None and not key_file["env"]:
+        out.notes.append(f"{out.label} takes every line of the api-keys file for a key: a comment in it would open the server")
+    return out.notes
+
+
+def _rendering(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapping[str, Any]) -> Rendering:
     place = plan.get("placement") or {}
     out = Rendering(build)
-
-    # Defaults of both have changed between builds, so neither is left to the build.
-    out.value(["--host"], settings.get("host"), "host")
-    out.value(["--port"], settings.get("port"), "port")
-    out.value(["--model"], settings.get("model"), "model")
+    out.value(_intents.HOST, settings.get("host"))
+    out.value(_intents.PORT, settings.get("port"))
+    out.value(_intents.MODEL, settings.get("model"))
     if settings.get("alias") or plan.get("alias"):
-        out.value(["--alias"], settings.get("alias") or plan.get("alias"), "alias")
+        out.value(_intents.ALIAS, settings.get("alias") or plan.get("alias"))
 
-    out.value(["--ctx-size"], place.get("ctx_size"), "context size")
-    out.value(["--parallel"], place.get("parallel") or 1, "slots")
+    out.value(_intents.CTX_SIZE, place.get("ctx_size"))
+    out.value(_intents.PARALLEL, place.get("parallel") or 1)
     if place.get("ubatch_size"):
-        out.value(["--ubatch-size"], place["ubatch_size"], "micro batch size")
+        out.value(_intents.UBATCH, place["ubatch_size"])
         # A micro batch is cut from a batch, so a larger one needs a batch that holds it.
         if int(place["ubatch_size"]) > 2048:
-            out.value(["--batch-size"], place["ubatch_size"], "batch size")
+            out.value(_intents.BATCH, place["ubatch_size"])
     _cache(out, place)
     _offload(out, place)
     _loading(out, place)
 
-    if place.get("threads"):
-        out.value(["--threads"], place["threads"], "threads")
-    if place.get("numa"):
-        out.value(["--numa"], place["numa"], "NUMA strategy")
+    for intent, key in ((_intents.THREADS, "threads"), (_intents.NUMA, "numa")):
+        if place.get(key):
+            out.value(intent, place[key])
     if place.get("rpc_servers"):
-        out.value(["--rpc"], ",".join(place["rpc_servers"]), "RPC servers")
+        out.value(_intents.RPC_SERVERS, ",".join(place["rpc_servers"]))
     devices = settings.get("devices")
     if devices:
-        out.value(["--device"], devices if isinstance(devices, str) else ",".join(devices), "devices")
-
-    if settings.get("metrics", True):
-        out.switch(["--metrics"], "metrics")
-    # Slots show other users' prompts; builds without a flag for them do not serve them unasked.
-    out.choice(["--slots"], ["--no-slots"], bool(settings.get("slots", False)), False, "slots endpoint")
-    out.choice(["--ui", "--webui"], ["--no-ui", "--no-webui"], bool(settings.get("ui", False)), None, "web interface")
-    if settings.get("offline", True) and out.knows("--offline"):
-        out.switch(["--offline"], "offline")
-    return out.result()
+        out.value(_intents.DEVICES, devices if isinstance(devices, str) else ",".join(devices))
+    _serving(out, settings)
+    return out
 
 
 def _cache(out: Rendering, place: Mapping[str, Any]) -> None:
-    for key, name in (("cache_type_k", "--cache-type-k"), ("cache_type_v", "--cache-type-v")):
+    for key, intent in (("cache_type_k", _intents.CACHE_TYPE_K), ("cache_type_v", _intents.CACHE_TYPE_V)):
         if place.get(key):
-            out.value([name], place[key], "cache type")
-    if place.get("cache_ram_mib") is not None and out.knows("--cache-ram"):  # older builds keep no prompts in memory
-        out.value(["--cache-ram"], place["cache_ram_mib"], "prompt cache in MiB")
-    if place.get("ctx_checkpoints") is not None and out.knows("--ctx-checkpoints"):
-        out.value(["--ctx-checkpoints"], place["ctx_checkpoints"], "copies of a slot's state")
+            out.value(intent, place[key])
+    for key, intent in (("cache_ram_mib", _intents.CACHE_RAM), ("ctx_checkpoints", _intents.CTX_CHECKPOINTS)):
+        if place.get(key) is not None:
+            out.value(intent, place[key])
     # A quantised V cache exists with flash attention only; otherwise the engine knows best what its devices can do.
     attention = place.get("flash_attn") or ("on" if place.get("cache_type_v") in QUANTISED_CACHES else "auto")
-    if out.knows("--flash-attn"):
-        if out.options["--flash-attn"]["value"]:
-            out.value(["--flash-attn"], attention, "flash attention")
-        elif attention == "on":
-            out.switch(["--flash-attn"], "flash attention")
+    bare = out.knows(_intents.FLASH_ATTENTION) and not out.options["--flash-attn"]["value"]
+    if attention == "on" and bare:
+        out.switch(_intents.FLASH_ATTENTION)
+    elif attention == "on" or (out.knows(_intents.FLASH_ATTENTION) and not bare):
+        out.value(_intents.FLASH_ATTENTION, attention)
 
 
 def _offload(out: Rendering, place: Mapping[str, Any]) -> None:
     if place.get("n_gpu_layers") is not None:
-        out.value(["--n-gpu-layers", "--gpu-layers"], place["n_gpu_layers"], "layers on devices")
+        out.value(_intents.GPU_LAYERS, place["n_gpu_layers"])
         # The plan has sized the memory. The engine's own fit would give up on fixed layers with no more than a warning.
-        if out.knows("--fit"):
-            out.value(["--fit"], "off", "fit")
+        out.value(_intents.FIT, "off")
     if place.get("n_cpu_moe") == "all":
-        out.switch(["--cpu-moe"], "all experts in host memory")
+        out.switch(_intents.CPU_MOE)
     elif place.get("n_cpu_moe"):
-        out.value(["--n-cpu-moe"], place["n_cpu_moe"], "layers whose experts are in host memory")
+        out.value(_intents.N_CPU_MOE, place["n_cpu_moe"])
     if place.get("override_tensors"):
-        out.value(["--override-tensor"], place["override_tensors"], "tensor placement")
+        out.value(_intents.OVERRIDE_TENSORS, place["override_tensors"])
     if place.get("tensor_split"):
-        out.value(["--tensor-split"], ",".join(f"{share:g}" for share in place["tensor_split"]), "split over devices")
+        out.value(_intents.TENSOR_SPLIT, ",".join(f"{share:g}" for share in place["tensor_split"]))
 
 
 def _loading(out: Rendering, place: Mapping[str, Any]) -> None:
     mode = place.get("load_mode") or "auto"
-    if out.knows("--load-mode"):
-        if mode == "auto" and not out.accepts("--load-mode", "auto"):
-            mode = "mmap"  # what the builds did before they had a name for choosing
-        out.value(["--load-mode"], mode, "load mode")
-    elif mode in ("auto", "mmap"):
-        out.choice(["--mmap"], ["--no-mmap"], True, True, "memory mapping")
-    elif mode == "none":
-        out.choice(["--mmap"], ["--no-mmap"], False, True, "memory mapping")
-    elif mode == "mmap+mlock":
-        out.choice(["--mmap"], ["--no-mmap"], True, True, "memory mapping")
-        out.switch(["--mlock"], "load mode mlock")
+    # What the builds did before they had a name for choosing.
+    old = "mmap" if mode == "auto" else mode
+    if out.knows(_intents.LOAD_MODE):
+        out.value(_intents.LOAD_MODE, mode if out.accepts(_intents.LOAD_MODE, mode) else old)
+    elif old == "dio":
+        out.switch(_intents.DIRECT_IO)
+    elif old in ("mmap", "none", "mlock", "mmap+mlock"):
+        out.choice(_intents.MMAP, "mmap" in old)
+        if "mlock" in old:
+            out.switch(_intents.MLOCK)
     else:
-        out.switch({"mlock": ["--mlock"], "dio": ["--direct-io"]}.get(mode, [f"--load-mode {mode}"]), f"load mode {mode}")
-    out.choice(["--repack"], ["--no-repack"], bool(place.get("repack", True)), True, "repacking of weights")
-    out.choice(["--warmup"], ["--no-warmup"], bool(place.get("warmup", True)), True, "warm-up")
+        out.value(_intents.LOAD_MODE, old)
+    out.choice(_intents.REPACK, bool(place.get("repack", True)))
+    out.choice(_intents.WARMUP, bool(place.get("warmup", True)))
+
+
+def _serving(out: Rendering, settings: Mapping[str, Any]) -> None:
+    if settings.get("metrics", True):
+        out.switch(_intents.METRICS)
+    out.choice(_intents.SLOTS, bool(settings.get("slots", False)))
+    out.choice(_intents.UI, bool(settings.get("ui", False)))
+    if settings.get("offline", True):
+        out.switch(_intents.OFFLINE)
+    out.choice(_intents.JINJA, bool(settings.get("jinja", True)))
+    if settings.get("reasoning"):
+        out.value(_intents.REASONING, settings["reasoning"])
+    if settings.get("cors_origins"):
+        out.value(_intents.CORS_ORIGINS, settings["cors_origins"])
+    out.value(_intents.LOG_LEVEL, LOG_LEVEL)

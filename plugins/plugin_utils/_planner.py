@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -238,16 +238,17 @@ def plan(
     told = overdrawn(_instance(facts, settings["instance"]))
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
-    result["advisories"] = _advisories.concerning(
-        settings.get("advisories", []),
+    concerning = _advisories.concerning(
+        [*_floors.advisories(settings.get("engine_force", [])), *settings.get("advisories", [])],
         result,
         header.get("architecture") or entry.get("architecture", ""),
         list(header.get("types", [])),
         int(settings.get("engine_number") or 0),
+        facts.get("engines", []),
     )
+    result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     problems = host_problems(facts, settings)
-    if settings["quant_policy"] != "force":
-        problems += [f"advisory {entry['id']}: {entry['text']}" for entry in result["advisories"] if entry["severity"] == "error"]
+    problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
     return {**result, "verdict": verdict, "reasons": reasons}

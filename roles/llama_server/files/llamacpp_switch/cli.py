@@ -15,6 +15,7 @@ import time
 import uuid
 from typing import Optional
 
+from .engine import changed
 from .files import Busy, Document, Layout, SwitchError, read_json
 from .host import Systemd
 from .inspection import inspect
@@ -73,6 +74,7 @@ def arguments() -> argparse.ArgumentParser:
         ("status", "print the journal"),
         ("inspect", "print whether what runs is what was deployed, and how its devices are"),
         ("recover", "undo switches that were interrupted"),
+        ("verify", "tell whether the engine of the current deployment is as it was made"),
     ):
         command = commands.add_parser(name, help=text)
         if name != "recover":
@@ -96,6 +98,12 @@ def main(argv: Optional[list[str]] = None) -> int:
             for path in sorted(root.iterdir()) if root.is_dir() else []:
                 if Switch(Layout(path.name), Systemd(path.name)).recover():
                     print(f"{path.name}: an interrupted switch was undone")
+            return 0
+        if options.command == "verify":
+            layout = Layout(options.instance)
+            problem = changed(layout.deployment(layout.linked("current")) / "engine")
+            if problem:
+                raise SwitchError(problem)
             return 0
         if shutil.which("systemctl") is None:
             raise SwitchError("this host has no systemd")

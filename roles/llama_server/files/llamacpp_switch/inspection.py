@@ -10,7 +10,7 @@ import hashlib
 import pathlib
 import time
 
-from . import devices
+from . import devices, engine
 from .api import Api, first_key, local_address
 from .files import Document, Layout, SwitchError, read_json
 from .host import Systemd
@@ -60,6 +60,8 @@ def changed_files(layout: Layout, current: str) -> list[str]:
             found.append(f"{path} " + ("is gone" if size < 0 else f"has {size} bytes instead of {shard['size']}"))
     if not (folder / "engine/bin/llama-server").exists():
         found.append(f"{document.get('engine_path')} has no llama-server any more")
+    elif engine.changed(folder / "engine"):
+        found.append(engine.changed(folder / "engine"))
     return found
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .api import first_key
+from .engine import changed
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .gate import Gate
 from .host import Systemd, disk_speed, listening
@@ -132,6 +133,9 @@ class Switch:
         if not request or not (self.layout.deployment(to) / "deployment.json").is_file():
             raise SwitchError(f"there is no deployment {to} on this host")
         self._require_parts(to)
+        problem = changed(self.layout.deployment(to) / "engine")
+        if problem:
+            raise SwitchError(problem)
         if request["api_key"]:
             first_key(self.layout.api_keys)
         port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)

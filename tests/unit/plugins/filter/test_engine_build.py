@@ -31,3 +31,9 @@ def test_origin():
 
 def test_log_end():
     assert FILTERS["engine_log_end"]("a\nb", 1) == ["b"]
+
+
+def test_package_problems():
+    policy = "llama.cpp-tools:\n  Installed: (none)\n  Candidate: 9721+dfsg-1\n"
+    wanted = {"packages": ["llama.cpp-tools"], "backend": "cpu"}
+    assert "server-floor" in FILTERS["engine_package_problems"](policy, wanted, [], [])[0]

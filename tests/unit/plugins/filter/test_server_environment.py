@@ -10,7 +10,8 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.onprem.llamacpp.plugins.filter.server_environment import FilterModule
 
-server_environment = FilterModule().filters()["server_environment"]
+FILTERS = FilterModule().filters()
+server_environment = FILTERS["server_environment"]
 BUILD = {
     "tag": "b1",
     "capabilities": {
@@ -27,6 +28,13 @@ def test_renders():
     assert server_environment({"placement": {"ctx_size": 8}}, BUILD, SETTINGS) == {"C": "8", "H": "::1", "M": "/m", "N": "1", "P": "1"}
 
 
+def test_notes():
+    assert FILTERS["server_notes"]({"placement": {"ctx_size": 8}}, BUILD, {**SETTINGS, "offline": False, "ui": True}) == [
+        "b1 has no flag for 'web interface': its page shows nothing without the API key",
+        "b1 has no flag for 'log level 4': where its log names no buffers, the gate asks it for its devices and records no memory",
+    ]
+
+
 @pytest.mark.parametrize(
     ("plan", "build", "settings", "words"),
     [
@@ -36,6 +44,7 @@ def test_renders():
         pytest.param({"placement": {"ctx_size": 8, "n_cpu_moe": 2}}, BUILD, SETTINGS, "b1 cannot be told", id="flag"),
     ],
 )
-def test_errors(plan, build, settings, words):
+@pytest.mark.parametrize("name", FILTERS)
+def test_errors(name, plan, build, settings, words):
     with pytest.raises(AnsibleFilterError, match=words):
-        server_environment(plan, build, settings)
+        FILTERS[name](plan, build, settings)

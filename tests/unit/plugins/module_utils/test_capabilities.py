@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "capabilities"
-BUILDS = sorted(path.name.split(".")[0] for path in FIXTURES.glob("*.help.txt"))
+BUILDS = sorted((path.name.split(".")[0] for path in FIXTURES.glob("*.help.txt")), key=lambda build: int(build[1:]))
 MIB = 1024 * 1024
 
 
@@ -21,8 +21,10 @@ def options(build: str) -> dict:
     return {name: option for option in parsed for name in option["names"]}
 
 
-def test_at_least_two_real_builds_are_read():
+def test_real_builds_of_every_age_are_read():
+    assert BUILDS[0] == "b8672"
     assert {"b11549", "b11669"} <= set(BUILDS)
+    assert len(BUILDS) >= 8
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -35,19 +37,8 @@ def test_at_least_two_real_builds_are_read():
         pytest.param("--metrics", "LLAMA_ARG_ENDPOINT_METRICS", "", [], id="switch"),
         pytest.param("--no-slots", "LLAMA_ARG_ENDPOINT_SLOTS", "", [], id="pair-found-by-negative-name"),
         pytest.param("--no-warmup", "", "", [], id="pair-without-variable"),
-        pytest.param("--no-webui", "LLAMA_ARG_UI", "", [], id="pair-with-old-name"),
         pytest.param("--flash-attn", "LLAMA_ARG_FLASH_ATTN", "[on|off|auto]", ["on", "off", "auto"], id="choices-in-brackets"),
-        pytest.param(
-            "--split-mode", "LLAMA_ARG_SPLIT_MODE", "{none,layer,row,tensor}", ["none", "layer", "row", "tensor"], id="choices-in-braces"
-        ),
         pytest.param("--numa", "LLAMA_ARG_NUMA", "TYPE", ["distribute", "isolate", "numactl"], id="choices-as-list"),
-        pytest.param(
-            "--load-mode",
-            "LLAMA_ARG_LOAD_MODE",
-            "MODE",
-            ["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"],
-            id="choices-with-wrapped-text",
-        ),
         pytest.param(
             "--cache-type-k",
             "LLAMA_ARG_CACHE_TYPE_K",
@@ -67,9 +58,45 @@ def test_at_least_two_real_builds_are_read():
         pytest.param("--api-key", "LLAMA_API_KEY", "KEY", [], id="variable-of-another-kind"),
     ],
 )
-def test_options_of_real_builds(build, name, env, value, values):
+def test_options_of_every_real_build(build, name, env, value, values):
     option = options(build)[name]
     assert (option["env"], option["value"], option["values"]) == (env, value, values)
+
+
+MODES = ["none", "mmap", "mlock", "mmap+mlock", "dio"]
+
+
+@pytest.mark.parametrize(
+    ("name", "since", "env", "value", "values"),
+    [
+        pytest.param("--load-mode", "b8672", None, None, None, id="no-load-mode"),
+        pytest.param("--load-mode", "b10229", "LLAMA_ARG_LOAD_MODE", "MODE", MODES, id="load-mode-as-wrapped-list"),
+        pytest.param("--load-mode", "b10434", "LLAMA_ARG_LOAD_MODE", "MODE", ["auto", *MODES], id="load-mode-chosen-by-the-engine"),
+        pytest.param("--no-mmap", "b8672", "LLAMA_ARG_MMAP", "", [], id="memory-mapping"),
+        pytest.param("--no-mmap", "b11063", None, None, None, id="memory-mapping-removed"),
+        pytest.param("--mlock", "b11063", None, None, None, id="mlock-removed"),
+        pytest.param("--direct-io", "b8672", "LLAMA_ARG_DIO", "", [], id="names-alone-on-a-line"),
+        pytest.param("--no-ui", "b8672", None, None, None, id="no-interface-by-its-new-name"),
+        pytest.param("--no-ui", "b9294", "LLAMA_ARG_UI", "", [], id="interface"),
+        pytest.param("--no-webui", "b8672", "LLAMA_ARG_WEBUI", "", [], id="interface-by-its-old-name"),
+        pytest.param("--no-webui", "b10068", "LLAMA_ARG_UI", "", [], id="old-name-in-the-new-pair"),
+        pytest.param("--log-verbosity", "b8672", "LLAMA_LOG_VERBOSITY", "N", list("01234"), id="log-level"),
+        pytest.param("--log-verbosity", "b9713", "LLAMA_ARG_LOG_VERBOSITY", "N", list("012345"), id="log-level-with-new-variable"),
+        pytest.param("--offline", "b8672", "LLAMA_OFFLINE", "", [], id="offline"),
+        pytest.param("--offline", "b9713", "LLAMA_ARG_OFFLINE", "", [], id="offline-with-new-variable"),
+        pytest.param("--api-key-file", "b8672", "", "FNAME", [], id="key-file"),
+        pytest.param("--api-key-file", "b9713", "LLAMA_ARG_API_KEY_FILE", "FNAME", [], id="key-file-with-comments"),
+        pytest.param("--cors-origins", "b9713", None, None, None, id="no-origins"),
+        pytest.param("--cors-origins", "b10068", "LLAMA_ARG_CORS_ORIGINS", "ORIGINS", [], id="origins"),
+        pytest.param("--split-mode", "b8672", "LLAMA_ARG_SPLIT_MODE", "{none,layer,row}", ["none", "layer", "row"], id="choices-in-braces"),
+        pytest.param(
+            "--split-mode", "b9294", "LLAMA_ARG_SPLIT_MODE", "{none,layer,row,tensor}", ["none", "layer", "row", "tensor"], id="one-more"
+        ),
+    ],
+)
+def test_options_as_they_came_and_went(name, since, env, value, values):
+    option = options(since).get(name)
+    assert (option and (option["env"], option["value"], option["values"])) == (None if env is None else (env, value, values))
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -81,10 +108,10 @@ def test_every_option_of_a_real_build_is_named_once_and_well(build):
     assert all(option["names"] and " " not in "".join(option["names"]) for option in parsed)
 
 
-@pytest.mark.parametrize("build", BUILDS)
-@pytest.mark.parametrize("name", ["--draft-max", "--no-mmap", "--mlock"])
-def test_removed_options_are_not_offered(build, name):
-    assert name not in options(build)
+@pytest.mark.parametrize("build", BUILDS[1:])
+def test_options_that_are_kept_to_say_that_they_were_removed_are_not_offered(build):
+    assert "--draft-max" not in options(build)
+    assert "the argument has been removed" in (FIXTURES / f"{build}.help.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -147,9 +174,27 @@ def test_version(text, expected):
     assert _capabilities.parse_version(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("build", "number", "version", "commit"),
+    [
+        pytest.param("b8672", 0, "", "unknown", id="number-only-and-not-passed"),
+        pytest.param("b10068", 1, "", "571d0d5", id="number-only-from-a-shallow-clone"),
+        pytest.param("b10434", 1, "0.1.0-dev", "7e4c0a9", id="semantic-from-a-shallow-clone"),
+        pytest.param("b11063", 0, "0.4.1-dev", "unknown", id="semantic-and-not-passed"),
+        pytest.param("b11549", 11549, "0.6.0-dev", "unknown", id="own-build"),
+        pytest.param("b11669", 11669, "0.7.0", "Debian", id="packaged-release"),
+    ],
+)
+def test_version_of_real_builds(build, number, version, commit):
+    found = _capabilities.parse_version((FIXTURES / f"{build}.version.txt").read_text())
+    assert (found["number"], found["version"], found["commit"]) == (number, version, commit)
+    assert found["compiler"].startswith("GNU ")
+
+
 @pytest.mark.parametrize("build", BUILDS)
-def test_version_of_real_builds(build):
-    assert _capabilities.parse_version((FIXTURES / f"{build}.version.txt").read_text())["number"] == int(build[1:])
+def test_devices_of_real_builds(build):
+    devices = _capabilities.parse_devices((FIXTURES / f"{build}.list-devices.txt").read_text())
+    assert [device["engine_name"] for device in devices] == (["RPC0"] if build == "b11549" else [])
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,33 @@ def test_an_instance_is_committed_when_the_journal_says_so(tmp_path: Path, prove
     (found,) = _installed.instances(str(tmp_path / "etc"), str(tmp_path / "var"))
     assert (found["name"], found["deployment"], found["committed"], found["healthy"]) == ("main", "0123456789ab", committed, False)
     assert (found["plan"], found["document"]["build_id"]) == ({"quant": "Q2_K"}, "b1")
+
+
+@pytest.mark.parametrize(
+    ("now", "backend", "intact"),
+    [
+        pytest.param("1:0.7.0+dfsg-2 hold", "", True, id="as-it-was"),
+        pytest.param("1:0.8.0+dfsg-1 hold", "", False, id="upgraded"),
+        pytest.param("1:0.7.0+dfsg-2 install", "", False, id="no-longer-held"),
+        pytest.param("1:0.7.0+dfsg-2 hold", "libggml-vulkan.so", False, id="another-backend"),
+        pytest.param("1:0.7.0+dfsg-2 hold", "README", True, id="another-file"),
+    ],
+)
+def test_a_packaged_engine_is_intact(tmp_path: Path, now: str, backend: str, intact: bool) -> None:
+    folder, backends = tmp_path / "releases" / "b11669-cpu", tmp_path / "backends0"
+    backends.mkdir()
+    (folder / "bin").mkdir(parents=True)
+    program = folder / "bin" / "llama-server"
+    program.write_text("")
+    program.chmod(0o755)
+    build = {
+        "build_id": "b11669-cpu",
+        "programs": {"llama-server": "bin/llama-server"},
+        "packages": {"llama.cpp-tools": "1:0.7.0+dfsg-2"},
+        "files": {str(backends / "libggml-cpu.so"): "00"},
+    }
+    (folder / "build.json").write_text(json.dumps(build))
+    for name in ["libggml-cpu.so", *([backend] if backend else [])]:
+        (backends / name).write_text("")
+    (engine,) = _installed.engines(str(tmp_path), lambda _argv: (0, f"llama.cpp-tools {now}\n", ""))
+    assert engine["intact"] is intact

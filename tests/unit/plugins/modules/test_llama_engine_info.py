@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.modules.llama_engine_info import why_not
+from ansible_collections.onprem.llamacpp.plugins.modules import llama_engine_info
+from ansible_collections.onprem.llamacpp.plugins.modules.llama_engine_info import package_files, why_not
 
 ROOT = Path(__file__).resolve().parents[4]
 FIXTURES = ROOT / "tests" / "unit" / "fixtures" / "capabilities"
@@ -60,3 +61,19 @@ def test_an_engine_that_does_not_run(run_module, tmp_path, text, reason, missing
 
 def test_a_silent_program_is_told_as_such():
     assert why_not("p", 1, "") == "p --version ended with status 1: it printed nothing"
+
+
+def test_programs_and_libraries_of_packages(tmp_path, monkeypatch):
+    server, page, link = tmp_path / "llama-server", tmp_path / "llama-server.1", tmp_path / "libggml.so"
+    server.write_bytes(b"\x7fELF and more")
+    page.write_text("a manual")
+    link.symlink_to(server)
+    backend, other = (tmp_path / "backends0" / f"libggml-{name}.so" for name in ("cpu", "vulkan"))
+    backend.parent.mkdir()
+    for path in (backend, other):
+        path.write_bytes(b"\x7fELF")
+    listed = "\n".join(["/.", str(tmp_path), *map(str, (server, page, link, server, backend, tmp_path / "gone"))])
+    monkeypatch.setattr(llama_engine_info._host, "run_command", lambda _argv: (0, listed, ""))
+    found = package_files(["llama.cpp-tools"], lambda path: f"sha256 of {path}")
+    assert found == {str(path): f"sha256 of {path}" for path in (backend, other, server)}
+    assert package_files([], str) == {}

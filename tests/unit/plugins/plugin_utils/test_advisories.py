@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._advisories import concerning
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._advisories import about_config, concerning
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -40,6 +40,7 @@ def plan(backend: str = "cuda", quant: str = "UD-Q2_K_XL", capability: str = "8.
         pytest.param(plan(quant="Q4_K_M", parallel=3), "kimi-linear", [], 11549, {"recurrent-uneven-slots"}, id="three slots"),
         pytest.param(plan(quant="Q4_K_M", parallel=4), "kimi-linear", [], 11549, set(), id="four slots"),
         pytest.param(plan("rpc"), "deepseek2", [], 11549, {"rpc-is-for-tests"}, id="RPC"),
+        pytest.param(plan(rpc_servers=["10.0.0.2:50052"]), "deepseek2", [], 11549, {"rpc-is-for-tests"}, id="RPC servers of a CUDA build"),
         pytest.param({**plan(), "placement": {}}, "kimi-linear", [], 100, set(), id="no placement, no advice"),
     ],
 )
@@ -53,6 +54,24 @@ def test_the_gravest_comes_first_and_every_one_has_a_source():
     assert all(entry["source"] and entry["text"] for entry in found)
 
 
+def engine(number: int, *flags: str) -> dict[str, Any]:
+    return {"build": {"number": number, "capabilities": {"options": [{"names": list(flags)}]}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "engines", "told"),
+    [
+        pytest.param(plan(), [engine(11549, "--rpc")], True, id="contained and not used"),
+        pytest.param(plan(), [engine(12000, "--rpc"), engine(11549, "--port")], False, id="new or without it"),
+        pytest.param(plan("rpc"), [engine(11549, "--rpc")], False, id="used, which other advisories speak of"),
+        pytest.param(plan(), [], False, id="no engine yet"),
+    ],
+)
+def test_an_engine_that_contains_rpc(given, engines, told):
+    found = concerning(SHIPPED, given, "deepseek2", [], 11549, engines)
+    assert ("rpc-contained" in [entry["id"] for entry in found]) is told
+
+
 @pytest.mark.parametrize(
     ("entry", "told"),
     [
@@ -64,3 +83,23 @@ def test_the_gravest_comes_first_and_every_one_has_a_source():
 def test_a_broken_advisory_is_told(entry, told):
     with pytest.raises(PlanError, match=told):
         concerning([entry], plan(), "deepseek2", [], 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "severity", "told"),
+    [
+        pytest.param(
+            {"path": "/etc/llama.cpp/config.ini", "keys": ["ctx-size", "fit"]}, "warning", "config.ini sets ctx-size, fit. ", id="keys"
+        ),
+        pytest.param({"path": "/etc/llama.cpp/config.ini", "keys": []}, "info", "sets nothing", id="no keys"),
+        pytest.param({"path": "/etc/llama.cpp/config.ini", "keys": None}, "warning", "cannot be read", id="closed"),
+    ],
+)
+def test_a_settings_file_of_others(config, severity, told):
+    (found,) = about_config(config)
+    assert found["severity"] == severity
+    assert told in found["text"]
+
+
+def test_without_such_a_file_nothing_is_said():
+    assert about_config({}) == []

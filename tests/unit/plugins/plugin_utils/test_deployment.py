@@ -14,11 +14,7 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _deployment
 ENGINE = {
     "build_id": "b11549-cpu-x86_64-0011aabb",
     "path": "/opt/llamacpp/releases/b11549-cpu-x86_64-0011aabb",
-    "build": {
-        "number": 11549,
-        "backend": "cpu",
-        "capabilities": {"options": [{"names": ["-lv", "--log-verbosity"], "env": "LLAMA_ARG_LOG_VERBOSITY", "value": "N"}]},
-    },
+    "build": {"number": 11549, "backend": "cpu"},
 }
 MODEL = {
     "repo_id": "org/repo",
@@ -33,7 +29,7 @@ MODEL = {
     ],
 }
 PLAN = {"devices": [{"engine_name": "CUDA0", "uuid": "GPU-1"}], "expected": {"tokens_per_second": 5}}
-ENVIRONMENT = {"LLAMA_ARG_PORT": "8080", "LLAMA_ARG_CTX_SIZE": "16384"}
+ENVIRONMENT = {"LLAMA_ARG_PORT": "8080", "LLAMA_ARG_CTX_SIZE": "16384", "LLAMA_ARG_LOG_VERBOSITY": "4"}
 UNIT = "[Service]\nIPAddressDeny=any\n"
 SETTINGS = {
     "instance": "main",
@@ -126,15 +122,6 @@ def test_gate_prompt(given, asked):
 def test_gate_prompt_that_cannot_be_asked(given, reason):
     with pytest.raises(_deployment.DeploymentError, match=reason):
         describe(settings={**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [given]}})
-
-
-def test_engine_is_told_to_log_its_buffers():
-    assert "LLAMA_ARG_LOG_VERBOSITY=4\n" in describe()["server_env"]
-
-
-def test_user_may_log_less():
-    settings = {**SETTINGS, "extra_environment": {"LLAMA_ARG_LOG_VERBOSITY": 1}}
-    assert "LLAMA_ARG_LOG_VERBOSITY=1\n" in describe(settings=settings)["server_env"]
 
 
 VALUES = {

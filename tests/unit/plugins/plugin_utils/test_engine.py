@@ -184,24 +184,6 @@ def test_jobs(cores, memory, wanted, jobs):
 
 
 @pytest.mark.parametrize(
-    ("number", "backend", "force", "refusals"),
-    [
-        pytest.param(11392, "cpu", [], ["CVE-2026-107183"], id="server-below"),
-        pytest.param(11393, "cpu", [], [], id="server-at-floor"),
-        pytest.param(11392, "cpu", ["floor"], [], id="server-below-forced"),
-        pytest.param(11864, "rpc", [], ["CVE-2026-118375"], id="rpc-below"),
-        pytest.param(11865, "rpc", [], [], id="rpc-at-floor"),
-        pytest.param(11864, "rpc", ["rpc"], [], id="rpc-below-forced"),
-        pytest.param(11392, "rpc", ["rpc"], ["CVE-2026-107183"], id="forcing-one-leaves-the-other"),
-        pytest.param(11000, "rpc", [], ["CVE-2026-107183", "CVE-2026-118375"], id="both"),
-    ],
-)
-def test_floors(number, backend, force, refusals):
-    problems = _engine.floor_problems(number, backend, force)
-    assert [re.search(r"CVE-[\d-]+", problem).group() for problem in problems] == refusals
-
-
-@pytest.mark.parametrize(
     ("wish", "hardware", "words"),
     [
         pytest.param({"tag": "v1.0.0"}, {}, "llama_engine_tag", id="tag"),

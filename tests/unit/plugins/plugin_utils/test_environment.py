@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _environment
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _environment, _intents
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "capabilities"
-REAL = {
+ALL = {
     build: {"tag": build, "capabilities": {"options": _capabilities.parse_help((FIXTURES / f"{build}.help.txt").read_text())}}
-    for build in ("b11549", "b11669")
+    for build in sorted((path.name.split(".")[0] for path in FIXTURES.glob("*.help.txt")), key=lambda build: int(build[1:]))
 }
+# Builds that may serve without force.
+REAL = {build: ALL[build] for build in ("b11549", "b11669")}
 PLACEMENT = {
     "n_gpu_layers": 99,
     "n_cpu_moe": None,
@@ -80,7 +82,9 @@ def test_a_plain_plan_on_a_real_build(tag):
         "LLAMA_ARG_FIT": "off",
         "LLAMA_ARG_FLASH_ATTN": "auto",
         "LLAMA_ARG_HOST": "127.0.0.1",
+        "LLAMA_ARG_JINJA": "1",
         "LLAMA_ARG_LOAD_MODE": "auto",
+        "LLAMA_ARG_LOG_VERBOSITY": "4",
         "LLAMA_ARG_MODEL": "/models/a-00001-of-00003.gguf",
         "LLAMA_ARG_N_GPU_LAYERS": "99",
         "LLAMA_ARG_N_PARALLEL": "1",
@@ -146,11 +150,12 @@ def test_without_layers_the_engine_fits_by_itself(tag):
     assert "LLAMA_ARG_N_GPU_LAYERS" not in rendered
 
 
-@pytest.mark.parametrize("tag", REAL)
-def test_only_what_the_build_knows_is_rendered(tag):
-    everything = {"n_cpu_moe": 3, "tensor_split": [1, 1], "threads": 2, "numa": "isolate", "rpc_servers": ["a:1"], "warmup": False}
-    rendered = render(REAL[tag], everything, {"devices": ["RPC0"]})
-    options = REAL[tag]["capabilities"]["options"]
+@pytest.mark.parametrize("tag", ALL)
+@pytest.mark.parametrize("mode", ["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"])
+def test_only_what_the_build_knows_is_rendered(tag, mode):
+    everything = {"n_cpu_moe": 3, "tensor_split": [1, 1], "threads": 2, "numa": "isolate", "warmup": False, "load_mode": mode}
+    rendered = render(ALL[tag], everything, {"devices": ["CUDA0"], "reasoning": "off"})
+    options = ALL[tag]["capabilities"]["options"]
     arguments = rendered.pop("LLAMACPP_ARGS").split(" ")
     assert set(rendered) <= {item["env"] for item in options}
     assert set(arguments) <= {name for item in options for name in item["names"]}
@@ -190,7 +195,13 @@ def test_the_alias_of_the_plan_is_used_where_the_settings_have_none():
         pytest.param([option("--mmap", "--no-mmap", env="MMAP")], {"load_mode": "mmap"}, {"MMAP": "1"}, [], id="mmap-in-a-pair"),
         pytest.param([option("--no-mmap", env="NO_MMAP")], {"load_mode": "none"}, {"NO_MMAP": "1"}, [], id="no-mmap-alone"),
         pytest.param([option("--no-mmap", env="NO_MMAP")], {"load_mode": "mmap"}, {}, ["NO_MMAP"], id="mmap-is-the-default"),
-        pytest.param([option("--mlock", env="MLOCK")], {"load_mode": "mlock"}, {"MLOCK": "1"}, [], id="mlock-alone"),
+        pytest.param(
+            [option("--mlock", env="MLOCK"), option("--no-mmap", env="NO_MMAP")],
+            {"load_mode": "mlock"},
+            {"MLOCK": "1", "NO_MMAP": "1"},
+            [],
+            id="mlock-alone",
+        ),
         pytest.param(
             [option("-fa", "--flash-attn", env="FA")], {"cache_type_v": "q8_0"}, {"FA": "1"}, [], id="flash-attention-as-a-switch"
         ),
@@ -241,6 +252,117 @@ def test_older_shapes(options, placement, expected, absent):
 def test_what_cannot_be_expressed_is_refused(options, placement, settings, words):
     with pytest.raises(_environment.ExpressionError, match=words):
         render(build(*options), placement, settings)
+
+
+OLD, BOTH, NEW = ["b8672", "b9294", "b9713", "b10068", "b10092"], ["b10229", "b10434", "b10809"], ["b11063", "b11549", "b11669"]
+
+
+def test_the_ages_are_all_builds():
+    assert [*OLD, *BOTH, *NEW] == list(ALL)
+
+
+@pytest.mark.parametrize(
+    ("mode", "old", "new"),
+    [
+        pytest.param("auto", {"MMAP": "1", "MLOCK": None, "DIO": None}, {"b10229": "mmap", "b10434": "auto", "b11669": "auto"}, id="auto"),
+        pytest.param("mmap", {"MMAP": "1", "MLOCK": None, "DIO": None}, {"b10229": "mmap", "b11669": "mmap"}, id="mmap"),
+        pytest.param("none", {"MMAP": "0", "MLOCK": None, "DIO": None}, {"b10229": "none", "b11669": "none"}, id="none"),
+        pytest.param("mlock", {"MMAP": "0", "MLOCK": "1", "DIO": None}, {"b10229": "mlock", "b11669": "mlock"}, id="mlock"),
+        pytest.param("mmap+mlock", {"MMAP": "1", "MLOCK": "1", "DIO": None}, {"b10229": "mmap+mlock"}, id="both"),
+        pytest.param("dio", {"MMAP": None, "MLOCK": None, "DIO": "1"}, {"b10229": "dio", "b11669": "dio"}, id="direct-io"),
+    ],
+)
+def test_load_modes_before_and_after_they_had_a_name(mode, old, new):
+    for tag in OLD:
+        rendered = render(ALL[tag], {"load_mode": mode})
+        assert {name: rendered.get(f"LLAMA_ARG_{name}") for name in (*old, "LOAD_MODE")} == {**old, "LOAD_MODE": None}
+    for tag in (*BOTH, *NEW):
+        rendered = render(ALL[tag], {"load_mode": mode})
+        assert not {"LLAMA_ARG_MMAP", "LLAMA_ARG_MLOCK", "LLAMA_ARG_DIO"} & set(rendered)
+        assert rendered["LLAMA_ARG_LOAD_MODE"] == new.get(tag, rendered["LLAMA_ARG_LOAD_MODE"])
+
+
+@pytest.mark.parametrize("tag", ALL)
+def test_every_build_is_told_what_its_defaults_do_not_promise(tag):
+    rendered = render(ALL[tag], {"n_cpu_moe": 58, "cache_type_k": "q8_0", "cache_type_v": "q8_0", "ctx_checkpoints": 0})
+    expected = {
+        "HOST": "127.0.0.1",
+        "PORT": "8080",
+        "FIT": "off",
+        "FLASH_ATTN": "on",
+        "N_CPU_MOE": "58",
+        "CACHE_RAM": "0",
+        "CTX_CHECKPOINTS": "0",
+        "ENDPOINT_SLOTS": "0",
+        "ENDPOINT_METRICS": "1",
+        "JINJA": "1",
+    }
+    assert {name: rendered.get(f"LLAMA_ARG_{name}") for name in expected} == expected
+    # These have had other variables, but every build is told.
+    assert rendered.get("LLAMA_ARG_UI", rendered.get("LLAMA_ARG_WEBUI")) == "0"
+    assert rendered.get("LLAMA_ARG_OFFLINE", rendered.get("LLAMA_OFFLINE")) == "1"
+    assert rendered.get("LLAMA_ARG_LOG_VERBOSITY", rendered.get("LLAMA_LOG_VERBOSITY")) == "4"
+
+
+@pytest.mark.parametrize("tag", ALL)
+@pytest.mark.parametrize("layers", ["99", "all", "auto"])
+def test_layers_as_number_or_word(tag, layers):
+    assert render(ALL[tag], {"n_gpu_layers": layers})["LLAMA_ARG_N_GPU_LAYERS"] == layers
+
+
+@pytest.mark.parametrize(
+    ("tag", "placement", "settings", "words"),
+    [
+        pytest.param(
+            "b9713", {}, {"cors_origins": "localhost"}, "b9713 cannot be told .*b10068 is the first build known to have it", id="cors"
+        ),
+        pytest.param("b10229", {"rpc_servers": ["a:1"]}, {}, "b10229 cannot be told .*GGML_RPC=ON", id="rpc"),
+        pytest.param("b10434", {"load_mode": "fast"}, {}, "b10434 knows auto, none, mmap", id="unknown-mode"),
+        pytest.param(
+            "b8672",
+            {"load_mode": "fast"},
+            {},
+            "b8672 cannot be told 'load mode fast'.*b10108 is the first",
+            id="unknown-mode-on-an-old-build",
+        ),
+        pytest.param("b11669", {"cache_type_k": "f8_e4m3"}, {}, "b11669 knows f32, .*not f8_e4m3", id="cache-type-of-a-newer-build"),
+    ],
+)
+def test_a_refusal_names_wish_build_and_the_first_that_has_it(tag, placement, settings, words):
+    with pytest.raises(_environment.ExpressionError, match=words):
+        render(ALL[tag], placement, settings)
+
+
+@pytest.mark.parametrize("name", _intents.ALL)
+def test_intents_are_known_since_the_build_that_is_told(name):
+    """A wrong number here would send somebody to a build that cannot do it either."""
+    intent = _intents.ALL[name]
+    flags = {*intent.flags, *intent.opposite}
+    having = [tag for tag, build in ALL.items() if flags & {known for item in build["capabilities"]["options"] for known in item["names"]}]
+    if name == "RPC_SERVERS":
+        assert having
+        return
+    if name in ("MMAP", "MLOCK", "DIRECT_IO"):
+        assert having == [*OLD, *BOTH]
+        return
+    assert having == [tag for tag in ALL if int(tag[1:]) >= intent.since]
+
+
+@pytest.mark.parametrize(
+    ("build_", "settings", "words"),
+    [
+        pytest.param(ALL["b11669"], {}, [], id="nothing-to-say-of-a-new-build"),
+        pytest.param(ALL["b9294"], {}, ["every line of the api-keys file"], id="comments-are-keys"),
+        pytest.param(build(), {}, ["'no web interface'", "'offline'", "'log level 4'"], id="harmless"),
+        pytest.param(build(), {"ui": True, "offline": False}, ["'web interface'", "'log level 4'"], id="only-what-was-wished"),
+    ],
+)
+def test_what_is_left_out_is_told(build_, settings, words):
+    settings = {**SETTINGS, **settings}
+    told = [note for note in _environment.notes({"placement": PLACEMENT}, build_, settings) if "--" not in note]
+    for word in words:
+        assert any(word in note for note in told), told
+    assert bool(told) is bool(words)
 
 
 def test_a_build_without_capabilities_is_refused():

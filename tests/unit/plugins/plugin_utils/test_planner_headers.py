@@ -192,6 +192,24 @@ def test_a_refusal_says_what_would_make_it_fit(shape_models):
     assert "it would fit with 96.0 GB of host memory, 28.6 GB more than there is" in reasons
 
 
+@pytest.mark.parametrize(
+    ("settings", "verdict", "told"),
+    [
+        pytest.param({"engine_number": 11000}, "refuse", 1, id="refuses"),
+        pytest.param({"engine_number": 11000, "quant_policy": "force"}, "refuse", 1, id="a-forced-quant-forces-no-engine"),
+        pytest.param(
+            {"engine_number": 11000, "problems": ["llama.cpp b11000 is refused (advisory server-floor). …"]}, "refuse", 1, id="once"
+        ),
+        pytest.param({"engine_number": 11000, "engine_force": ["floor"]}, "accept", 0, id="allowed"),
+        pytest.param({"engine_number": 11549}, "accept", 0, id="above"),
+    ],
+)
+def test_a_security_floor(shape_models, settings, verdict, told):
+    plan = planned(shape_models["kimi-k2"], host(540, A100), **settings)
+    assert (plan["verdict"], sum("server-floor" in reason for reason in plan["reasons"])) == (verdict, told)
+    assert ("server-floor" in [entry["id"] for entry in plan["advisories"]]) is (settings["engine_number"] < 11393)
+
+
 def test_a_grave_advisory_refuses_and_force_overrides_it(shape_models):
     model = shape_models["kimi-linear"]
     entry = {"id": "broken", "severity": "error", "when": {"architecture": "kimi-linear"}, "text": "It stops.", "source": "here"}
