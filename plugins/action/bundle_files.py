@@ -26,16 +26,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         args = self._task.args
-        path, kind, inputs = str(args["path"]), str(args["kind"]), dict(args.get("inputs") or {})
+        path, kinds, inputs = str(args["path"]), list(args["kinds"]), dict(args.get("inputs") or {})
         here = args.get("at", "host") == "controller"
         try:
             if here:
-                files = _bundle.files_of(path, kind, inputs)
+                files = _bundle.files_of(path, kinds, inputs)
                 _bundle.refuse(path, _bundle.damages(path, files))
             else:
                 checked = self._execute_module(
                     module_name="onprem.llamacpp.bundle_check",
-                    module_args={"path": path, "kind": kind, "inputs": inputs},
+                    module_args={"path": path, "kinds": kinds, "inputs": inputs},
                     task_vars=task_vars,
                 )
                 if checked.get("failed") or checked.get("unreachable"):

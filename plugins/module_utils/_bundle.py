@@ -138,20 +138,20 @@ def read_index(folder: str) -> dict[str, Any]:
     return index
 
 
-def files_of(folder: str, kind: str, inputs: dict[str, Any]) -> dict[str, str]:
-    """Files, with checksums, of the parts of a kind whose inputs hold ``inputs``; all files where no kind is named.
+def files_of(folder: str, kinds: list[str], inputs: dict[str, Any]) -> dict[str, str]:
+    """Files, with checksums, of the parts of some kinds whose inputs hold ``inputs``; all files where no kind is named.
 
-    Weights are left out where a kind is named: nothing but a transfer moves them. Raises BundleError.
+    Models are described only where kinds are named: nothing but a transfer moves weights. Raises BundleError.
     """
     sums = read_sums(folder)
-    if not kind:
+    if not kinds:
         return sums
-    refuse(folder, damages(folder, select(sums, [INDEX])))
+    about = select(sums, [INDEX])
+    refuse(folder, damages(folder, about))
     parts = read_index(folder)["parts"]
-    prefixes = [
-        prefix for prefix, part in parts.items() if part.get("kind") == kind and inputs.items() <= dict(part.get("inputs") or {}).items()
-    ]
-    return {path: digest for path, digest in select(sums, prefixes).items() if not path.endswith(".gguf")}
+    wanted = [prefix for prefix, part in parts.items() if part["kind"] in kinds and inputs.items() <= part["inputs"].items()]
+    files = {path: digest for path, digest in select(sums, wanted).items() if not path.endswith(".gguf")}
+    return {**files, **about} if "model" in kinds else files
 
 
 def whole_parts(folder: str, sums: dict[str, str]) -> dict[str, dict[str, Any]]:

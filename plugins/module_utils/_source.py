@@ -24,6 +24,7 @@ LONGEST_RETRY_AFTER = 900.0
 PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 HEX64 = re.compile(r"^[0-9a-f]{64}$")
+STORED = re.compile(r"^(?P<root>/.*|)/(?P<org>[^/]+)/(?P<name>[^/]+)/resolve/(?P<commit>[0-9a-f]{40})/(?P<path>.+)$")
 CONTENT_RANGE = re.compile(r"^bytes (\d{1,18})-(\d{1,18})/(\d{1,18})$")
 
 
@@ -51,6 +52,45 @@ class Options(NamedTuple):
 def file_url(endpoint: str, repo_id: str, commit: str, path: str) -> str:
     """Where the Hub, and a mirror of it, answers with the file."""
     return f"{endpoint.rstrip('/')}/{repo_id}/resolve/{commit}/{urllib.parse.quote(path)}"
+
+
+def stored_file(location: str) -> str:
+    """The file that a Hub's location means below a directory laid out like a host's models; an empty string when there is none."""
+    asked = STORED.match(urllib.parse.unquote(location))
+    if not asked or not {"..", "."}.isdisjoint(location.split("/")):
+        return ""
+    folder = os.path.join(asked["root"], f"{asked['org']}--{asked['name']}", asked["commit"])
+    quants = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = (os.path.join(folder, quant, os.path.basename(asked["path"])) for quant in quants if not quant.startswith("."))
+    return next((path for path in paths if os.path.isfile(path)), "")
+
+
+class StoredAnswer:
+    """A file of a directory, as the answer to a request from ``offset`` on."""
+
+    status = 206
+
+    def __init__(self, location: str, offset: int) -> None:
+        path = stored_file(location)
+        if not path:
+            raise TransferError(f"{os.path.basename(location)} is not in {location.rsplit('/resolve/', 1)[0]}, or may not be read there.")
+        try:
+            self.stream = open(path, "rb")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise TransferError(f"{path} cannot be read by the user that transfers: {in_a_line(error)}.") from error
+        size = os.fstat(self.stream.fileno()).st_size
+        self.stream.seek(offset)
+        self.read = self.stream.read
+        self.headers = {"Content-Range": f"bytes {offset}-{size - 1}/{size}"}
+
+    def __enter__(self) -> StoredAnswer:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.stream.close()
 
 
 def token_step(with_token: bool) -> str:
@@ -121,6 +161,8 @@ class Source:
 
         With ``end`` only the bytes before it are asked for; a source that knows no ranges offers all of them anyway.
         """
+        if url.startswith("/"):
+            return StoredAnswer(url, offset)
         request = urllib.request.Request(url, headers={"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"})
         if self.options.token:
             request.add_unredirected_header("Authorization", f"Bearer {self.options.token}")

@@ -19,14 +19,16 @@ options:
     description: Directory of the bundle.
     type: path
     required: true
-  kind:
+  kinds:
     description:
-      - Look only at parts of this kind, without weights. Weights are checked by the transfer that reads them.
-      - Everything, weights too, where it is not set.
-    type: str
+      - Look only at parts of these kinds, without weights. Weights are checked by the transfer that reads them.
+      - Everything, weights too, where none is named.
+    type: list
+    elements: str
     choices: [collection, engine, headers, model, packages, source, wheels]
+    default: []
   inputs:
-    description: Look only at parts of O(kind) that were made from these inputs.
+    description: Look only at parts of O(kinds) that were made from these inputs.
     type: dict
     default: {}
   repair:
@@ -58,7 +60,7 @@ EXAMPLES = r"""
 - name: Check the packages for this host
   onprem.llamacpp.bundle_check:
     path: /mnt/usb
-    kind: packages
+    kinds: [packages]
     inputs:
       platform: debian-13
       architecture: x86_64
@@ -90,13 +92,15 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _bundle
 
+KINDS = ["collection", "engine", "headers", "model", "packages", "source", "wheels"]
+
 
 def check(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Compare, and with O(repair) remove what is damaged. Raises BundleError."""
     path = params["path"]
     if params["repair"] and not os.path.exists(os.path.join(path, _bundle.SUMS)):
         return {"changed": False, "files": {}, "damaged": [], "parts": {}}
-    files = _bundle.files_of(path, params["kind"] or "", params["inputs"])
+    files = _bundle.files_of(path, params["kinds"], params["inputs"])
     found = _bundle.damages(path, files, params["read"])
     if not params["repair"]:
         _bundle.refuse(path, found)
@@ -114,7 +118,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "kind": {"type": "str", "choices": ["collection", "engine", "headers", "model", "packages", "source", "wheels"]},
+            "kinds": {"type": "list", "elements": "str", "default": [], "choices": KINDS},
             "inputs": {"type": "dict", "default": {}},
             "repair": {"type": "bool", "default": False},
             "read": {"type": "bool", "default": True},

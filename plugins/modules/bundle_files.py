@@ -12,7 +12,7 @@ module: bundle_files
 short_description: Bring files of a bundle to the controller
 version_added: 0.1.0
 description:
-  - Compares the files of one kind with the checksums of their bundle, and refuses what differs by its name.
+  - Compares the files of some kinds with the checksums of their bundle, and refuses what differs by its name.
   - Where the bundle is on the host, its files are copied to the controller and compared again there. Files that are there already
     stay. Weights are never copied.
 options:
@@ -25,9 +25,10 @@ options:
     type: str
     choices: [host, controller]
     default: host
-  kind:
-    description: Kind of part whose files are wanted, as M(onprem.llamacpp.bundle_check) knows them.
-    type: str
+  kinds:
+    description: Kinds of parts whose files are wanted, as M(onprem.llamacpp.bundle_check) knows them. With V(model) the index comes too.
+    type: list
+    elements: str
     required: true
   inputs:
     description: Only parts that were made from these inputs.
@@ -61,7 +62,7 @@ EXAMPLES = r"""
 - name: Bring an engine from a disk on the host to the controller's cache
   onprem.llamacpp.bundle_files:
     path: /mnt/usb
-    kind: engine
+    kinds: [engine]
     inputs: {build_id: b11549-cpu-x86_64-0f6d59c1}
     dest: ~/.cache/onprem-llamacpp/engines
 """

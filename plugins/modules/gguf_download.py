@@ -72,9 +72,16 @@ options:
     type: path
     default: /var/lib/llamacpp/models
   endpoint:
-    description: URL of the Hub or of a mirror that speaks its API.
+    description:
+      - URL of the Hub or of a mirror that speaks its API.
+      - Or the absolute path of a directory of the host with models, laid out like O(root).
     type: str
     default: https://huggingface.co
+  controller_directory:
+    description:
+      - Directory of the controller with models, laid out like O(root), that is offered to the host through the SSH connection of the
+        play for as long as the task runs. O(endpoint) is not asked then.
+    type: path
   token:
     description: Token for a private or gated repository. It is handed to the transfer as a systemd credential.
     type: str
@@ -261,6 +268,7 @@ def main() -> None:
             "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "endpoint": {"type": "str", "default": "https://huggingface.co"},
             "token": {"type": "str", "no_log": True},
+            "controller_directory": {"type": "path"},
             "user": {"type": "str", "default": "llamacpp-fetch"},
             "timeout": {"type": "float", "default": 60},
             "retries": {"type": "int", "default": 8},
@@ -270,8 +278,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    if not params["endpoint"].startswith(("http://", "https://")):
-        module.fail_json(msg=f"endpoint {params['endpoint']!r} is not an http or https URL.")
+    if not params["endpoint"].startswith(("http://", "https://", "/")):
+        module.fail_json(msg=f"endpoint {params['endpoint']!r} is neither an http or https URL nor an absolute path.")
     try:
         model = Model(params["root"], params["repo_id"], params["commit"], params["quant"], params["files"], params["header"])
         result = fetch(module, model) if params["state"] == "present" else remove(module, model)
