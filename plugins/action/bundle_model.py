@@ -40,14 +40,14 @@ class ActionModule(ActionBase):
                 return {"changed": False, **result}
             if self._task.check_mode:
                 return {"changed": True, "msg": f"Would download {amount(model.bytes)} to {model.path}.", **result}
-            self._fetch(model, dict(args), dict((task_vars or {}).get("environment") or {}))
+            self._fetch(model, args)
         except StoreError as error:
             raise AnsibleActionFail(str(error)) from None
         except OSError as error:
             raise AnsibleActionFail(f"{error.filename or args['root']}: {error.strerror}. The model was not published.") from error
         return {"changed": True, **result}
 
-    def _fetch(self, model: Model, args: dict[str, Any], environment: dict[str, str]) -> None:
+    def _fetch(self, model: Model, args: dict[str, Any]) -> None:
         """Fetch what is missing and publish the whole. Raises StoreError."""
         reopen(model)
         present = _transfer.bytes_present(model.staging, model.files)
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             )
         model.make_staging(*model.owner)
         names = [name for known in _source.PROXY_NAMES for name in (known, known.upper())] + list(_source.CA_NAMES)
-        given = {**os.environ, **(self._environment() or environment)}
+        given = {**os.environ, **self._environment()}
         private = {"token": args.get("token") or "", "environment": {name: given[name] for name in names if given.get(name)}}
         job = {
             "endpoint": args["endpoint"],
