@@ -56,8 +56,9 @@ def file_url(endpoint: str, repo_id: str, commit: str, path: str) -> str:
 
 def stored_file(location: str) -> str:
     """The file that a Hub's location means below a directory laid out like a host's models; an empty string when there is none."""
-    asked = STORED.match(urllib.parse.unquote(location))
-    if not asked or not {"..", "."}.isdisjoint(location.split("/")):
+    location = urllib.parse.unquote(location)
+    asked = STORED.match(location)
+    if not asked or ".." in location.split("/"):
         return ""
     folder = os.path.join(asked["root"], f"{asked['org']}--{asked['name']}", asked["commit"])
     quants = sorted(os.listdir(folder)) if os.path.isdir(folder) else []

@@ -79,7 +79,7 @@ def served(root: str) -> Iterator[int]:
     """The port on the controller's loopback at which the models below ``root`` are served."""
     server = http.server.ThreadingHTTPServer((LOOPBACK, 0), type("Models", (Handler,), {"root": root}))
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield server.server_address[1]
