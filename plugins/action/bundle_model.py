@@ -15,8 +15,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.llamacpp.plugins.action.gguf_download import SECONDS_BETWEEN_LINES, progress_line
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _source, _transfer
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _http, _transfer
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import MANIFEST, Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._progress import STATUS
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 display = Display()
@@ -50,7 +52,7 @@ class ActionModule(ActionBase):
     def _fetch(self, model: Model, args: dict[str, Any]) -> None:
         """Fetch what is missing and publish the whole. Raises StoreError."""
         reopen(model)
-        present = _transfer.bytes_present(model.staging, model.files)
+        present = model.room_taken()
         free, where = model.free_bytes()
         if model.bytes - present > free:
             raise StoreError(
@@ -58,24 +60,33 @@ class ActionModule(ActionBase):
                 f"{amount(free)} free. Use a larger disk, or bundle a smaller quant."
             )
         model.make_staging(*model.owner)
-        names = [name for known in _source.PROXY_NAMES for name in (known, known.upper())] + list(_source.CA_NAMES)
+        names = [name for known in _http.PROXY_NAMES for name in (known, known.upper())] + list(_http.CA_NAMES)
         given = {**os.environ, **self._environment()}
-        private = {"token": args.get("token") or "", "environment": {name: given[name] for name in names if given.get(name)}}
+        source = {"transport": "directory" if args["endpoint"].startswith("/") else "hub", "url": args["endpoint"]}
+        private = {
+            "tokens": {source["url"]: args["token"]} if args.get("token") else {},
+            "environment": {name: given[name] for name in names if given.get(name)},
+        }
         job = {
-            "endpoint": args["endpoint"],
+            "sources": [source],
             "repo_id": model.repo_id,
             "commit": model.commit,
+            "quant": model.quant,
             "files": model.files,
             "staging": model.staging,
             "timeout": float(args.get("timeout", 60)),
             "retries": int(args.get("retries", 8)),
+            "connections": 4,
+            "files_at_once": 2,
+            "rate_limit": int(args.get("rate_limit", 0)),
+            "window": str(args.get("window", "")),
         }
         failures: list[Exception] = []
 
         def transfer() -> None:
             try:
                 _transfer.run_job(job, private)
-            except (_source.TransferError, OSError) as error:
+            except (_http.TransferError, OSError) as error:
                 failures.append(error)
 
         worker = threading.Thread(target=transfer, daemon=True)
@@ -83,11 +94,11 @@ class ActionModule(ActionBase):
         while worker.is_alive():
             worker.join(SECONDS_BETWEEN_LINES)
             if worker.is_alive():
-                status = _transfer.read_json(os.path.join(model.staging, _transfer.STATUS))
+                status = read_json(os.path.join(model.staging, STATUS))
                 display.display(progress_line("bundle", model.quant, status))
         if failures:
             raise StoreError(str(failures[0]))
-        model.publish(args["endpoint"])
+        model.publish(f"{args['endpoint']}/{model.repo_id}")
 
     def _environment(self) -> dict[str, str]:
         """The task's environment, which no module gets here."""

@@ -27,8 +27,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import SHA256, QuantError, check_path
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json
 
 INDEX = "bundle.json"
 SUMS = "SHA256SUMS"

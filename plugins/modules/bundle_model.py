@@ -41,7 +41,7 @@ options:
     type: path
     required: true
   endpoint:
-    description: URL of the Hub or of a mirror that speaks its API.
+    description: URL of the Hub or of a mirror that speaks its API, or the absolute path of a directory with the files.
     type: str
     required: true
   token:
@@ -55,6 +55,14 @@ options:
     description: Attempts in a row that may bring nothing before the transfer fails.
     type: int
     default: 8
+  rate_limit:
+    description: Bytes a second, V(0) for no limit.
+    type: int
+    default: 0
+  window:
+    description: Hours at which bytes may be fetched, such as V(22:00-06:00), in local time. Empty for always.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:

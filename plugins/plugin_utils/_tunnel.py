@@ -15,17 +15,28 @@ import os
 import re
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Optional
 
 from ansible.errors import AnsibleActionFail
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._source import stored_file
-
 ALLOCATED = re.compile(rb"Allocated port (\d+) for remote forward")
+REQUEST = re.compile(r"^/(?P<org>[^/]+)/(?P<name>[^/]+)/resolve/(?P<commit>[0-9a-f]{40})/(?P<path>[^?]+)")
 RANGE = re.compile(r"^bytes=(\d{1,18})-(\d{0,18})$")
 OPEN_SECONDS = 30.0
 LOOPBACK = "127.0.0.1"
+
+
+def stored_file(root: str, target: str) -> str:
+    """The file that the path of a Hub's URL means, in a directory laid out like a host's models; an empty string when there is none."""
+    asked = REQUEST.match(urllib.parse.unquote(target))
+    if not asked or ".." in asked[0].split("/"):
+        return ""
+    folder = os.path.join(root, f"{asked['org']}--{asked['name']}", asked["commit"])
+    quants = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    paths = (os.path.join(folder, quant, os.path.basename(asked["path"])) for quant in quants if not quant.startswith("."))
+    return next((path for path in paths if os.path.isfile(path)), "")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -41,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, body: bool) -> None:
-        path = stored_file(self.root + self.path.partition("?")[0])
+        path = stored_file(self.root, self.path)
         if not path:
             self.send_error(404)
             return

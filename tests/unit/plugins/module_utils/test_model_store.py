@@ -49,12 +49,15 @@ def test_publish(model):
     assert not os.path.exists(model.staging)
     manifest = json.loads(Path(model.path, "manifest.json").read_text())
     assert manifest.pop("published_at").endswith("Z")
+    for entry in manifest["files"]:
+        assert entry.pop("modified_ns") == os.stat(os.path.join(model.path, entry["name"])).st_mtime_ns
     assert manifest == {
-        "schema_version": 1,
+        "schema_version": 2,
+        "block_size": 64 * 2**20,
         "repo_id": "org/Repo-GGUF",
         "commit": COMMIT,
         "quant": "Q2_K",
-        "source": f"http://mirror/org/Repo-GGUF/resolve/{COMMIT}",
+        "source": "http://mirror/",
         "files": [dict(item, name=os.path.basename(item["path"])) for item in FILES],
         "bytes": 12,
         "header": {"architecture": "llama"},
@@ -124,6 +127,8 @@ def test_remove_leaves_nothing_behind(model):
         pytest.param({"quant": "../x"}, "quant '../x'", id="quant that climbs"),
         pytest.param({"repo_id": "../.."}, "repo_id", id="repository that climbs"),
         pytest.param({"files": [dict(FILES[0], path="../x.gguf")]}, "leaves its directory", id="file that climbs"),
+        pytest.param({"files": [dict(FILES[0], path="/etc/x.gguf")]}, "absolute or foreign path", id="absolute file"),
+        pytest.param({"files": [dict(FILES[0], path="a\x1b[0m.gguf")]}, "control characters", id="control characters"),
         pytest.param({"files": [dict(FILES[0], path="manifest.json")]}, "not a GGUF file", id="manifest as a file"),
         pytest.param({"files": [dict(FILES[0], sha256="x")]}, "no SHA-256", id="no hash"),
         pytest.param({"files": [FILES[0], dict(FILES[0], path="b/M-Q2_K-00001-of-00002.gguf")]}, "same name", id="two of one name"),
