@@ -57,7 +57,7 @@ lab() {
 
 molecule() {
   local scenario
-  for scenario in default plan weights; do
+  for scenario in default plan server weights airgap; do
     say "molecule: scenario $scenario on lab hosts"
     command molecule test --scenario-name "$scenario"
   done

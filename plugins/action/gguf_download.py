@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from typing import Any, Optional
@@ -14,6 +15,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._tunnel import Tunnel, offered
 
 display = Display()
 
@@ -47,10 +49,18 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         args = dict(self._task.args, run_id=uuid.uuid4().hex)
+        root = args.pop("controller_directory", None)
+        with offered(self._connection, str(root)) if root and not self._task.check_mode else contextlib.nullcontext() as tunnel:
+            return self._follow(args, task_vars, tunnel)
+
+    def _follow(self, args: dict[str, Any], task_vars: Optional[dict[str, Any]], tunnel: Optional[Tunnel]) -> dict[str, Any]:
+        """Run the module until the transfer has ended; through a tunnel, if any, which is made anew when it breaks."""
         host = str((task_vars or {}).get("inventory_hostname", ""))
         changed, begun, shown, lost_at = False, False, 0.0, 0.0
         while True:
             try:
+                if tunnel:
+                    args["sources"] = [{"transport": "mirror", "url": tunnel.open()}]
                 result = self._execute_module(module_name="onprem.llamacpp.gguf_download", module_args=args, task_vars=task_vars)
             except AnsibleConnectionFailure as error:
                 # The transfer is not ours to lose: it goes on without us, so a short break is ridden out.

@@ -49,6 +49,7 @@ class Model:
         self.repo_id, self.commit, self.quant = repo_id, commit, quant
         self.files = [_checked(item) for item in files]
         self.header = header
+        self.owner = (0, 0)
         names = [os.path.basename(item["path"]) for item in self.files]
         if len(set(names)) != len(names):
             raise StoreError(f"Two files of {repo_id} {quant} have the same name.")
@@ -148,7 +149,7 @@ class Model:
         copies = copies or {}
         folder = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchown(folder, 0, 0)
+            os.fchown(folder, *self.owner)
             os.fchmod(folder, 0o755)
             blocks = {item["path"]: self._blocks(item) for item in self.files}
             wanted = {os.path.basename(item["path"]) for item in self.files}
@@ -189,7 +190,7 @@ class Model:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode) or found.st_size != size or (found.st_nlink != 1 and not linked):
                 raise StoreError(f"{self.staging}/{name} is not the file that was fetched. Remove {self.staging}, then run again.")
-            os.fchown(handle, 0, 0)
+            os.fchown(handle, *self.owner)
             os.fchmod(handle, 0o644)
             os.fsync(handle)
             return found.st_mtime_ns

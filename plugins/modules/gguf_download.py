@@ -76,6 +76,11 @@ options:
     description: Directory that holds all models.
     type: path
     default: /var/lib/llamacpp/models
+  controller_directory:
+    description:
+      - Directory of the controller with models, laid out like O(root), that is offered to the host through the SSH connection of the
+        play for as long as the task runs. No other source is asked then.
+    type: path
   sources:
     description: Where the files may be had, in the order in which they are asked.
     type: list
@@ -367,6 +372,7 @@ def main() -> None:
             "header": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
+            "controller_directory": {"type": "path"},
             "sources": {
                 "type": "list",
                 "elements": "dict",

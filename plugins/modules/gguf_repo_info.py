@@ -79,8 +79,13 @@ options:
       - Directory on the controller that holds the repository's files. Nobody is asked then, and O(repo_id) only names it.
       - Sizes are those of the files, hashes are null, and a quant is complete without them.
     type: path
+  bundle:
+    description:
+      - Directory on the controller with a bundle, or with what M(onprem.llamacpp.bundle_files) has brought of one. Nobody is asked then.
+      - Commit, sizes and hashes are those that the bundle was made with, and only its quants are listed.
+    type: path
 requirements:
-  - huggingface_hub >= 1.0, unless O(directory) is used
+  - huggingface_hub >= 1.0, unless O(directory) or O(bundle) is used
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
@@ -148,7 +153,7 @@ commit:
   type: str
   sample: 0123456789abcdef0123456789abcdef01234567
 endpoint:
-  description: The URL that was asked, without a trailing slash. Empty with O(directory).
+  description: The URL that was asked, without a trailing slash. Empty with O(directory) and O(bundle).
   returned: success
   type: str
   sample: https://huggingface.co
@@ -291,7 +296,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _headers
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _bundle, _headers
 from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import CA_NAMES
 from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, Listing, check_repo_id, read_listing
@@ -316,6 +321,10 @@ def list_files(params: dict[str, Any], endpoint: str) -> Listing:
         check_repo_id(params["repo_id"])
         commit, files = _headers.scan(params["directory"])
         return Listing(params["repo_id"], commit, files)
+    if params["bundle"]:
+        check_repo_id(params["repo_id"])
+        commit, files = _bundle.find_model(params["bundle"], params["repo_id"], params["revision"])
+        return Listing(params["repo_id"], commit, files)
     return read_listing(endpoint, params["repo_id"], params["revision"], params["token"], params["timeout"], params["retries"])
 
 
@@ -325,11 +334,15 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
     wanted = [quant for name, quant in quants.items() if name.lower() in names and quant["complete"]]
     if params["directory"]:
         opened = _headers.local_files(params["directory"])
+    elif params["bundle"]:
+        # They were all kept when the bundle was made; what the engine could not use then is refused now.
+        opened = _headers.local_files(os.path.join(params["bundle"], "headers"))
     else:
         bundles = {name: os.environ[name] for name in CA_NAMES if os.environ.get(name)}
         options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
         opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)
-    cache = _headers.HeaderCache(params["cache_dir"] or _headers.default_cache(), listing.repo_id, listing.commit)
+    kept = os.path.join(params["bundle"], "headers") if params["bundle"] else params["cache_dir"]
+    cache = _headers.HeaderCache(kept or _headers.default_cache(), listing.repo_id, listing.commit)
     spare = [quant for quant in quants.values() if quant["complete"] and quant not in wanted] if params["any_header"] else []
     for quant in [*wanted, *spare]:
         if quant not in wanted and any("header" in other for other in quants.values()):
@@ -348,7 +361,7 @@ def ask(params: dict[str, Any], endpoint: str) -> Answer:
         if params["headers"] or params["any_header"]:
             add_headers(params, endpoint, listing, quants)
     except QuantError as error:
-        raise HubError(f"{params['repo_id']} at {params['directory'] or endpoint} is refused. {error}") from error
+        raise HubError(f"{params['repo_id']} at {params['directory'] or params['bundle'] or endpoint} is refused. {error}") from error
     return Answer(listing, endpoint, quants, other)
 
 
@@ -383,7 +396,9 @@ def main() -> None:
             "any_header": {"type": "bool", "default": False},
             "cache_dir": {"type": "path"},
             "directory": {"type": "path"},
+            "bundle": {"type": "path"},
         },
+        mutually_exclusive=[["directory", "bundle"]],
         supports_check_mode=True,
     )
     params = module.params
@@ -394,7 +409,7 @@ def main() -> None:
             module.fail_json(msg=f"{name} {url!r} is not an http or https URL.")
     if not endpoint:
         endpoint, mirror, params["token"] = mirror, "", params["mirror_token"]
-    if params["directory"]:
+    if params["directory"] or params["bundle"]:
         endpoint = mirror = ""
     elif not endpoint:
         module.fail_json(msg=f"Nothing is named that could be asked for {params['repo_id']}: neither endpoint nor mirror.")
@@ -402,7 +417,7 @@ def main() -> None:
         answer = (ask_mirror(module, mirror) if mirror else None) or ask(params, endpoint)
     except ImportError:
         module.fail_json(msg=missing_required_lib("huggingface_hub"), exception=traceback.format_exc())
-    except (HubError, TransferError, _headers.HeaderError) as error:
+    except (HubError, TransferError, _headers.HeaderError, _bundle.BundleError) as error:
         module.fail_json(msg=str(error))
     found = {"repo_id": answer.listing.repo_id, "commit": answer.listing.commit, "endpoint": answer.endpoint}
     module.exit_json(changed=False, **found, quants=answer.quants, other=answer.other)
