@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine_cuda
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
@@ -42,7 +43,6 @@ _TAG = re.compile(r"b([1-9]\d{0,6})$")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}$")
 _SHA256 = re.compile(r"[0-9a-f]{64}$")
 _PLATFORM = re.compile(r"[a-z]+-[a-z0-9][a-z0-9.]*$")
-_CUDA_ARCHITECTURE = re.compile(r"\d{2,3}[af]?(-real|-virtual)?$")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _USEFUL = re.compile(r"error|FAILED|fatal|Killed|No space left|undefined reference|not found", re.IGNORECASE)
@@ -99,6 +99,8 @@ def cmake_options(backend: str, number: int, native: bool, architectures: Sequen
     if backend == "cuda":
         options["GGML_CUDA"] = "ON"
         options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(architectures)
+        # Of use to the experimental tensor split alone, and found or not by what the building host happens to have.
+        options["GGML_CUDA_NCCL"] = "OFF"
         # libcuda comes with the driver, which a building host need not have.
         options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined"
     if backend == "vulkan":
@@ -113,15 +115,6 @@ def backend_of(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
         return backend
     usable = any(device.get("kind") == "cuda" and device.get("driver", True) for device in hardware.get("devices", []))
     return "cuda" if usable else "cpu"
-
-
-def cuda_architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
-    """CUDA architectures as CMake names them: the user's, else those of the host's own devices."""
-    wanted = [str(item) for item in wish.get("cuda_architectures") or []]
-    if wanted:
-        return sorted(set(wanted))
-    capabilities = {str(device.get("compute_capability", "")) for device in hardware.get("devices", []) if device.get("kind") == "cuda"}
-    return sorted(f"{capability.replace('.', '')}-real" for capability in capabilities if capability)
 
 
 def describe(
@@ -140,7 +133,7 @@ def describe(
     # Packages are made for the system that they are installed on.
     platform = str((wish.get("platform") if source != "package" else "") or hardware.get("platform", ""))
     architecture = str(hardware.get("architecture", ""))
-    architectures = cuda_architectures(wish, hardware) if backend == "cuda" and source != "package" else [architecture]
+    architectures = _engine_cuda.architectures(wish, hardware) if backend == "cuda" and source != "package" else [architecture]
     force = [str(item) for item in wish.get("force") or []]
     described: dict[str, Any] = {
         "build_id": "",
@@ -159,6 +152,8 @@ def describe(
             int(hardware.get("cpu", {}).get("cores", 1)), int(hardware.get("memory", {}).get("total", 0)), int(wish.get("jobs") or 0)
         ),
         "release": {},
+        "cuda": {},
+        "toolkit": {},
         "problems": [],
     }
     problems = _wish_problems(wish, source, backend, platform, hardware)
@@ -187,6 +182,10 @@ def describe(
             cpu_flags=sorted(hardware.get("cpu", {}).get("flags", [])) if wish.get("native", True) else [],
             cmake_options=options,
         )
+        if backend == "cuda":
+            described["cuda"] = _engine_cuda.needs(wish, hardware, inputs)
+            described["toolkit"] = dict(wish.get("toolkit") or {})
+            inputs["toolkit"] = {key: str(described["toolkit"].get(key, "")) for key in ("source", "release")}
         described.update(tag=str(wish.get("tag", "")), number=number, inputs=inputs, source=inputs["source"], cmake_options=options)
     if inputs.get("source"):
         # A list of CUDA architectures is told apart by the digest where it is too long for a name.
@@ -194,6 +193,10 @@ def describe(
         described["build_id"] = f"{described['tag']}-{backend}-{label}-{digest(inputs, 8)}"
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
+    if not described["release"] and described["cuda"] and not wish.get("cuda_architectures"):
+        described.update(_engine_cuda.covering_release(hardware, inputs))
+    if described["toolkit"] and not described["release"]:
+        problems += described["toolkit"].get("problems", [])
     described["problems"] = problems
     return described
 
@@ -255,14 +258,7 @@ def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform:
     if not _PLATFORM.match(platform):
         problems.append(f"llama_engine_platform is '{platform}'; it is written like debian-12.")
     if backend == "cuda":
-        wanted = cuda_architectures(wish, hardware)
-        wrong = [item for item in wanted if not _CUDA_ARCHITECTURE.match(item)]
-        if not wanted:
-            problems.append(
-                "No CUDA architecture is known: the host shows no NVIDIA device. Set llama_engine_cuda_architectures, e.g. ['90-real']."
-            )
-        if wrong:
-            problems.append(f"llama_engine_cuda_architectures holds {', '.join(wrong)}; CMake's names are like 90 or 90-real.")
+        problems += _engine_cuda.problems(wish, hardware)
     return problems
 
 
