@@ -1,0 +1,39 @@
+#!/bin/bash
+# Compiles llama.cpp for CUDA on this machine, which needs no GPU: the compiler comes from pinned wheels, by the role cuda_toolkit.
+#   scripts/test_cuda.sh objects   configures and compiles two CUDA objects: a minute, and 2 GB in the cache
+#   scripts/test_cuda.sh full      the role llama_engine builds it all for one architecture, links it and asks it: an hour or more.
+#                                  Interrupted, it goes on where it was, by the compiler cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+folder="$ONPREM_LLAMACPP_CACHE/cuda"
+python tests/cuda/wheels.py > /dev/null
+
+objects() {
+  local source="$folder/source" work
+  ansible-playbook -i localhost, tests/cuda/toolkit.yml -e "cuda_folder=$folder"
+  "$folder/13.0.2/bin/nvcc" --version | tail -n 2
+  if [ ! -d "$source" ]; then
+    python tests/cuda/source.py "$source"
+  fi
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064 # the folder of now
+  trap "rm -rf '$work'" EXIT
+  local options
+  mapfile -t options < "$folder/cmake-options"
+  # Without the compiler cache, so that something is compiled every time.
+  cmake -S "$source" -B "$work" -G Ninja "${options[@]}" -DGGML_CCACHE=OFF > "$work/configure.log" 2>&1 \
+    || { tail -n 40 "$work/configure.log"; return 1; }
+  cmake --build "$work" --target ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/{scale,out-prod}.cu.o
+  for object in scale out-prod; do
+    readelf --sections --wide "$work/ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir/$object.cu.o" > "$work/sections"
+    grep -q nv_fatbin "$work/sections" || { echo "$object.cu.o has no code for a GPU"; return 1; }
+  done
+  echo "2 CUDA objects compiled"
+}
+
+full() {
+  ansible-playbook -i localhost, tests/cuda/engine.yml -e "cuda_folder=$folder"
+}
+
+"${1:-objects}"
