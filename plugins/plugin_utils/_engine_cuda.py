@@ -57,8 +57,8 @@ def problems(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
     if not lacking:
         return []
     return [
-        f"The build is for the CUDA architectures {', '.join(wanted)}, but this host has devices of compute capability {', '.join(lacking)},"
-        f" which cannot run it. Add {', '.join(_cuda_architectures.needed(lacking))} to llama_engine_cuda_architectures or leave it empty."
+        f"The build is for the CUDA architectures {', '.join(wanted)}, but this host has devices of compute capability {', '.join(lacking)}"
+        f", which cannot run it. Add {', '.join(_cuda_architectures.needed(lacking))} to llama_engine_cuda_architectures or leave it empty."
     ]
 
 
