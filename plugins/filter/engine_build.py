@@ -10,7 +10,7 @@ from typing import Any, Callable, Optional
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine, _engine_cuda
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine
 
 
 def engine_build(
@@ -25,19 +25,10 @@ def engine_origin(peers: Mapping[str, Mapping[str, Any]], build_id: str) -> dict
     return _engine.origin(peers, build_id)
 
 
-def engine_cuda_fleet(peers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    return _engine_cuda.fleet(peers)
-
-
 def engine_log_end(text: str, most: int = 20) -> list[str]:
     return _engine.log_end(text, most)
 
 
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {
-            "engine_build": engine_build,
-            "engine_cuda_fleet": engine_cuda_fleet,
-            "engine_log_end": engine_log_end,
-            "engine_origin": engine_origin,
-        }
+        return {"engine_build": engine_build, "engine_origin": engine_origin, "engine_log_end": engine_log_end}

@@ -13,8 +13,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine_cuda
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._engine_cuda import (
+    covering_release,
+    cuda_architectures,
+    cuda_needs,
+    cuda_problems,
+)
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
 SOURCES = ("git", "archive", "package")
@@ -133,7 +138,7 @@ def describe(
     # Packages are made for the system that they are installed on.
     platform = str((wish.get("platform") if source != "package" else "") or hardware.get("platform", ""))
     architecture = str(hardware.get("architecture", ""))
-    architectures = _engine_cuda.architectures(wish, hardware) if backend == "cuda" and source != "package" else [architecture]
+    architectures = cuda_architectures(wish, hardware) if backend == "cuda" and source != "package" else [architecture]
     force = [str(item) for item in wish.get("force") or []]
     described: dict[str, Any] = {
         "build_id": "",
@@ -183,7 +188,7 @@ def describe(
             cmake_options=options,
         )
         if backend == "cuda":
-            described["cuda"] = _engine_cuda.needs(wish, hardware, inputs)
+            described["cuda"] = cuda_needs(wish, hardware, inputs)
             described["toolkit"] = dict(wish.get("toolkit") or {})
             inputs["toolkit"] = {key: str(described["toolkit"].get(key, "")) for key in ("source", "release")}
         described.update(tag=str(wish.get("tag", "")), number=number, inputs=inputs, source=inputs["source"], cmake_options=options)
@@ -194,7 +199,7 @@ def describe(
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
     if not described["release"] and described["cuda"] and not wish.get("cuda_architectures"):
-        described.update(_engine_cuda.covering_release(hardware, inputs))
+        described.update(covering_release(hardware, inputs))
     if described["toolkit"] and not described["release"]:
         problems += described["toolkit"].get("problems", [])
     described["problems"] = problems
@@ -258,7 +263,7 @@ def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform:
     if not _PLATFORM.match(platform):
         problems.append(f"llama_engine_platform is '{platform}'; it is written like debian-12.")
     if backend == "cuda":
-        problems += _engine_cuda.problems(wish, hardware)
+        problems += cuda_problems(wish, hardware)
     return problems
 
 

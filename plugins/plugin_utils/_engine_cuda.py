@@ -12,7 +12,7 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _cuda_archi
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 
 
-def architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
+def cuda_architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
     """CUDA architectures as CMake names them: the user's, else those that the devices of all hosts of the build need."""
     wanted = [str(item) for item in wish.get("cuda_architectures") or []]
     if wanted:
@@ -30,7 +30,7 @@ def fleet(peers: Mapping[str, Mapping[str, Any]]) -> dict[str, list[dict[str, An
     return found
 
 
-def needs(wish: Mapping[str, Any], hardware: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def cuda_needs(wish: Mapping[str, Any], hardware: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """``kind``, which hosts have in common whose builds differ in CUDA architectures alone, and what the host needs of a toolkit."""
     devices = _cuda_architectures.devices_of(hardware)
     named = [item for item in map(str, wish.get("cuda_architectures") or []) if _cuda_architectures.valid(item)]
@@ -45,9 +45,9 @@ def _without_architectures(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {**inputs, "architectures": [], "cmake_options": options}
 
 
-def problems(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
+def cuda_problems(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
     """What speaks against a CUDA build: no architecture, one that CMake does not know, or none for a device of this host."""
-    wanted = architectures(wish, hardware)
+    wanted = cuda_architectures(wish, hardware)
     if not wanted:
         return ["No CUDA architecture is known: the host shows no NVIDIA device. Set llama_engine_cuda_architectures, e.g. ['90-real']."]
     wrong = [item for item in wanted if not _cuda_architectures.valid(item)]

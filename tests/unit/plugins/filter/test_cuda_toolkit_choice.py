@@ -25,5 +25,9 @@ def test_devices():
     assert FILTERS["cuda_devices"]({"devices": []}) == {"compute_capabilities": [], "driver_versions": []}
 
 
+def test_fleet():
+    assert FILTERS["cuda_fleet"]({"a": {"cuda": {}}}) == {}
+
+
 def test_disk_problem():
     assert FILTERS["disk_problem"]({"disks": []}, "/opt", "1", "A build") == ""

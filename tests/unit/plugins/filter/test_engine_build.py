@@ -29,9 +29,5 @@ def test_origin():
     assert FILTERS["engine_origin"]({}, "id") == {"host": "", "leader": ""}
 
 
-def test_cuda_fleet():
-    assert FILTERS["engine_cuda_fleet"]({"a": {"cuda": {}}}) == {}
-
-
 def test_log_end():
     assert FILTERS["engine_log_end"]("a\nb", 1) == ["b"]

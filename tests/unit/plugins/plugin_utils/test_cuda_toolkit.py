@@ -75,7 +75,7 @@ def test_a_refusal_has_no_place():
 
 def test_every_platform_fills_the_same_keys_with_known_versions():
     platforms = yaml.safe_load((VARS / "platforms.yml").read_text())["_cuda_toolkit_platforms"]
-    assert {frozenset(platform) for platform in platforms.values()} == {frozenset(("compilers", "folder", "nvidia", "distribution"))}
+    assert {frozenset(platform) for platform in platforms.values()} == {frozenset(("compilers", "folder", "key", "nvidia", "distribution"))}
     offered = {version for platform in platforms.values() for version in platform["nvidia"] + platform["distribution"]}
     assert offered <= set(_cuda.TOOLKITS)
 
