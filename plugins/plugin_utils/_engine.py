@@ -106,8 +106,9 @@ def cmake_options(backend: str, number: int, native: bool, architectures: Sequen
         options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(architectures)
         # Of use to the experimental tensor split alone, and found or not by what the building host happens to have.
         options["GGML_CUDA_NCCL"] = "OFF"
-        # libcuda comes with the driver, which a building host need not have.
-        options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined"
+        # libcuda comes with the driver, which a building host need not have. The path to the release's libraries is of the old
+        # kind, which holds for the libraries of libraries too: not every libcublas finds the libcublasLt beside it.
+        options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined -Wl,--disable-new-dtags"
     if backend == "vulkan":
         options["GGML_VULKAN"] = "ON"
     return [f"-D{key}={value}" for key, value in options.items()] + list(extra)
