@@ -13,6 +13,7 @@ objects() {
   local source="$folder/source" work
   ansible-playbook -i localhost, tests/cuda/toolkit.yml -e "cuda_folder=$folder"
   "$folder/13.0.2/bin/nvcc" --version | tail -n 2
+  python tests/cuda/limits.py "$folder/13.0.2" 13.0
   if [ ! -d "$source" ]; then
     python tests/cuda/source.py "$source"
   fi
