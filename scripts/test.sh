@@ -51,7 +51,7 @@ package() {
 }
 
 cuda() {
-  say "cuda: the compiler from wheels, llama.cpp configured for CUDA, two objects"
+  say "cuda: the compiler from wheels, two objects of llama.cpp, a release that carries what it links"
   scripts/test_cuda.sh objects
 }
 

@@ -1,6 +1,8 @@
 #!/bin/bash
 # Compiles llama.cpp for CUDA on this machine, which needs no GPU: the compiler comes from pinned wheels, by the role cuda_toolkit.
-#   scripts/test_cuda.sh objects   configures and compiles two CUDA objects: a minute, and 2 GB in the cache
+#   scripts/test_cuda.sh objects   configures llama.cpp and compiles two CUDA objects; the role llama_engine makes a release of a
+#                                  small program that links what llama.cpp links: two minutes, and 2 GB in the cache
+#   scripts/test_cuda.sh small     the second half of that
 #   scripts/test_cuda.sh full      the role llama_engine builds it all for one architecture, links it and asks it: an hour or more.
 #                                  Interrupted, it goes on where it was, by the compiler cache.
 set -euo pipefail
@@ -33,8 +35,31 @@ objects() {
   echo "2 CUDA objects compiled"
 }
 
-full() {
-  ansible-playbook -i localhost, tests/cuda/engine.yml -e "cuda_folder=$folder"
+# A release by the role llama_engine, from an archive that a file tells of in JSON.
+release() {
+  ansible-playbook -i localhost, tests/cuda/build.yml -e "cuda_folder=$folder" -e "cuda_engine=$1" -e "cuda_source=$2"
 }
 
-"${1:-objects}"
+small() {
+  local work="$folder/small"
+  rm -rf "$work"
+  mkdir -p "$work"
+  tar --create --gzip --file "$work/engine.tar.gz" --directory tests/cuda engine
+  printf '{"url": "%s", "sha256": "%s", "folder": "engine"}' "$work/engine.tar.gz" \
+    "$(sha256sum "$work/engine.tar.gz" | cut -d ' ' -f 1)" > "$work/archive.json"
+  release small "$work/archive.json"
+  rm -rf "$work"
+}
+
+full() {
+  python tests/models/engine_source.py | python -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["llama_engine_archive"]))' \
+    > "$folder/archive.json"
+  release engine "$folder/archive.json"
+}
+
+case "${1:-objects}" in
+  objects) objects; small ;;
+  small) small ;;
+  full) full ;;
+  *) echo "usage: $0 [objects|small|full]" >&2; exit 2 ;;
+esac
