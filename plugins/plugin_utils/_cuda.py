@@ -68,6 +68,7 @@ def driver_number(version: str) -> tuple[int, ...]:
 
 
 def major(version: str) -> int:
+    """A toolkit's major version."""
     return int(version.split(".", maxsplit=1)[0])
 
 
@@ -79,7 +80,9 @@ def _device_problem(version: str, hosts: Sequence[Mapping[str, Any]]) -> str:
             value = number(capability)
             if value < toolkit.lowest:
                 return f"compiles for compute capability {_dotted(toolkit.lowest)} and later, {host['host']} has {capability}"
-            if value > toolkit.highest or value in _UNKNOWN.get(version, ()):
+            if value in _UNKNOWN.get(version, ()):
+                return f"does not compile for compute capability {capability}, which {host['host']} has"
+            if value > toolkit.highest:
                 return f"compiles for compute capabilities up to {_dotted(toolkit.highest)}, {host['host']} has {capability}"
         oldest = OLDEST_DRIVER[major(version)]
         for driver in host.get("driver_versions", []):
