@@ -24,7 +24,7 @@ retry() {
 
 packages="git openssh-client python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
-  packages="$packages curl iproute2 iptables mmdebstrap nftables systemd-container"
+  packages="$packages binutils cmake curl g++ iproute2 iptables mmdebstrap nftables ninja-build systemd-container"
 fi
 if [ "${SETUP_BROWSER:-1}" = 1 ]; then
   packages="$packages chromium chromium-driver"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the stages named, or all of them: lint unit browser sanity package lab molecule. The first failure ends the run.
+# Runs the stages named, or all of them: lint unit browser sanity package cuda lab molecule. The first failure ends the run.
 # "full" adds what takes longer and writes build/full.json.
 # What is made once and kept (images, engines, models, sanity environments) lies in $ONPREM_LLAMACPP_CACHE.
 set -euo pipefail
@@ -50,6 +50,11 @@ package() {
   scripts/test_package.sh
 }
 
+cuda() {
+  say "cuda: the compiler from wheels, two objects of llama.cpp, a release that carries what it links"
+  scripts/test_cuda.sh objects
+}
+
 lab() {
   say "lab: hosts made, shaped, cut, crashed and removed"
   python -m pytest -q -m lab tests/lab
@@ -70,7 +75,7 @@ source_demo() {
 }
 
 mkdir -p build "$ONPREM_LLAMACPP_CACHE"
-all=(lint unit browser sanity package lab molecule)
+all=(lint unit browser sanity package cuda lab molecule)
 report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;

@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Runs C(llama-server) of an engine with C(--version), C(--help) and C(--list-devices) and returns what they say, parsed.
   - Changes nothing and needs nothing but the host's Python.
+  - An engine for CUDA on a host without a driver is asked with the driver's stand-in that its release carries, and has no devices then.
 author:
   - onprem.llamacpp contributors (@onprem)
 extends_documentation_fragment:
@@ -76,6 +77,10 @@ capabilities:
   description: The list C(options), each with C(names), C(env), C(value) and C(values).
   type: dict
   returned: when it runs
+driver:
+  description: Whether the engine found the driver's library, if it needs one.
+  type: bool
+  returned: when it runs
 devices:
   description: Devices with C(engine_name), C(name), and C(total) and C(free) in bytes.
   type: list
@@ -105,6 +110,8 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabiliti
 
 ELF = b"\x7fELF"
 
+DRIVER = "libcuda.so.1"
+
 
 def why_not(program: str, status: int, text: str) -> str:
     """One sentence about a program that could not be run or did not say its version."""
@@ -115,6 +122,12 @@ def why_not(program: str, status: int, text: str) -> str:
         return f"{program} uses instructions that this host's processor lacks: it was built natively for another one"
     last = (text.strip().splitlines() or ["it printed nothing"])[-1]
     return f"{program} --version ended with status {status}: {last}"
+
+
+def stand_in(program: str, text: str) -> dict[str, str]:
+    """Environment by which a program that lacks the driver's library finds the one of its release; empty where that is of no use."""
+    stubs = os.path.join(os.path.dirname(os.path.dirname(program)), "lib", "stubs")
+    return {"LD_LIBRARY_PATH": stubs} if DRIVER in _capabilities.missing_libraries(text) and os.path.isdir(stubs) else {}
 
 
 def package_versions(names: list[str]) -> dict[str, str]:
@@ -160,17 +173,21 @@ def main() -> None:
     }
     status, out, err = _host.run_command([program, "--version"], timeout)
     text = out + err
+    environment = stand_in(program, text) if status != 0 else {}
+    if environment:
+        status, out, err = _host.run_command([program, "--version"], timeout, environment)
+        text = out + err
     version = _capabilities.parse_version(text) if status == 0 else None
     if version is None:
         result["reason"] = why_not(program, status, text)
         result["missing_libraries"] = _capabilities.missing_libraries(text)
         module.exit_json(**result)
-    status, usage, err = _host.run_command([program, "--help"], timeout)
+    status, usage, err = _host.run_command([program, "--help"], timeout, environment)
     options = _capabilities.parse_help(usage or err)
     if status != 0 or not options:
         result["reason"] = f"{program} --help ended with status {status} and lists no options"
         module.exit_json(**result)
-    status, devices, err = _host.run_command([program, "--list-devices"], timeout)
+    status, devices, err = _host.run_command([program, "--list-devices"], timeout, environment)
     module.exit_json(
         **{
             **result,
@@ -178,6 +195,7 @@ def main() -> None:
             "version": version,
             "version_text": text.strip(),
             "capabilities": {"options": options},
+            "driver": not environment,
             "devices": _capabilities.parse_devices(devices),
             "devices_text": devices.strip() if status == 0 else f"status {status}: {err.strip()}",
         }

@@ -15,6 +15,12 @@ from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._engine_cuda import (
+    covering_release,
+    cuda_architectures,
+    cuda_needs,
+    cuda_problems,
+)
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
 SOURCES = ("git", "archive", "package")
@@ -40,7 +46,6 @@ _TAG = re.compile(r"b([1-9]\d{0,6})$")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}$")
 _SHA256 = re.compile(r"[0-9a-f]{64}$")
 _PLATFORM = re.compile(r"[a-z]+-[a-z0-9][a-z0-9.]*$")
-_CUDA_ARCHITECTURE = re.compile(r"\d{2,3}[af]?(-real|-virtual)?$")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 _USEFUL = re.compile(r"error|FAILED|fatal|Killed|No space left|undefined reference|not found", re.IGNORECASE)
@@ -81,8 +86,11 @@ def cmake_options(backend: str, number: int, native: bool, architectures: Sequen
     if backend == "cuda":
         options["GGML_CUDA"] = "ON"
         options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(architectures)
-        # libcuda comes with the driver, which a building host need not have.
-        options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined"
+        # Of use to the experimental tensor split alone, and found or not by what the building host happens to have.
+        options["GGML_CUDA_NCCL"] = "OFF"
+        # libcuda comes with the driver, which a building host need not have. The path to the release's libraries is of the old
+        # kind, which holds for the libraries of libraries too: not every libcublas finds the libcublasLt beside it.
+        options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined -Wl,--disable-new-dtags"
     if backend == "vulkan":
         options["GGML_VULKAN"] = "ON"
     return [f"-D{key}={value}" for key, value in options.items()] + list(extra)
@@ -95,15 +103,6 @@ def backend_of(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
         return backend
     usable = any(device.get("kind") == "cuda" and device.get("driver", True) for device in hardware.get("devices", []))
     return "cuda" if usable else "cpu"
-
-
-def cuda_architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
-    """CUDA architectures as CMake names them: the user's, else those of the host's own devices."""
-    wanted = [str(item) for item in wish.get("cuda_architectures") or []]
-    if wanted:
-        return sorted(set(wanted))
-    capabilities = {str(device.get("compute_capability", "")) for device in hardware.get("devices", []) if device.get("kind") == "cuda"}
-    return sorted(f"{capability.replace('.', '')}-real" for capability in capabilities if capability)
 
 
 def describe(
@@ -141,6 +140,8 @@ def describe(
             int(hardware.get("cpu", {}).get("cores", 1)), int(hardware.get("memory", {}).get("total", 0)), int(wish.get("jobs") or 0)
         ),
         "release": {},
+        "cuda": {},
+        "toolkit": {},
         "problems": [],
     }
     problems = _wish_problems(wish, source, backend, platform, hardware)
@@ -169,6 +170,10 @@ def describe(
             cpu_flags=sorted(hardware.get("cpu", {}).get("flags", [])) if wish.get("native", True) else [],
             cmake_options=options,
         )
+        if backend == "cuda":
+            described["cuda"] = cuda_needs(wish, hardware, inputs)
+            described["toolkit"] = dict(wish.get("toolkit") or {})
+            inputs["toolkit"] = {key: str(described["toolkit"].get(key, "")) for key in ("source", "release")}
         described.update(tag=str(wish.get("tag", "")), number=number, inputs=inputs, source=inputs["source"], cmake_options=options)
     if inputs.get("source"):
         # A list of CUDA architectures is told apart by the digest where it is too long for a name.
@@ -176,6 +181,10 @@ def describe(
         described["build_id"] = f"{described['tag']}-{backend}-{label}-{digest(inputs, 8)}"
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
+    if not described["release"] and described["cuda"] and not wish.get("cuda_architectures"):
+        described.update(covering_release(hardware, inputs))
+    if described["toolkit"] and not described["release"]:
+        problems += described["toolkit"].get("problems", [])
     described["problems"] = problems
     return described
 
@@ -237,14 +246,7 @@ def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform:
     if not _PLATFORM.match(platform):
         problems.append(f"llama_engine_platform is '{platform}'; it is written like debian-12.")
     if backend == "cuda":
-        wanted = cuda_architectures(wish, hardware)
-        wrong = [item for item in wanted if not _CUDA_ARCHITECTURE.match(item)]
-        if not wanted:
-            problems.append(
-                "No CUDA architecture is known: the host shows no NVIDIA device. Set llama_engine_cuda_architectures, e.g. ['90-real']."
-            )
-        if wrong:
-            problems.append(f"llama_engine_cuda_architectures holds {', '.join(wrong)}; CMake's names are like 90 or 90-real.")
+        problems += cuda_problems(wish, hardware)
     return problems
 
 

@@ -36,6 +36,29 @@ def test_an_engine_that_runs(run_module, tmp_path, check):
 
 
 @pytest.mark.parametrize(
+    ("stub", "runs"),
+    [pytest.param(True, True, id="with-the-release's-stand-in"), pytest.param(False, False, id="without")],
+)
+def test_a_cuda_engine_on_a_host_without_a_driver(run_module, tmp_path, stub, runs):
+    version, usage, devices = (FIXTURES / f"b11669.{name}.txt" for name in ("version", "help", "list-devices"))
+    (tmp_path / "bin").mkdir()
+    if stub:
+        (tmp_path / "lib/stubs").mkdir(parents=True)
+    write_server(
+        tmp_path / "bin",
+        'if [ -z "$LD_LIBRARY_PATH" ]; then\n'
+        "  echo 'x: error while loading shared libraries: libcuda.so.1: cannot open shared object file: No such file' >&2; exit 127\n"
+        f"fi\ncase $1 in --version) cat {version} >&2 ;; --help) cat {usage} ;; *) cat {devices} ;; esac\n",
+    )
+    _status, result = run_module("llama_engine_info", path=str(tmp_path / "bin"))
+    assert result["runs"] is runs
+    if runs:
+        assert (result["driver"], result["version"]["number"]) == (False, 11669)
+    else:
+        assert result["missing_libraries"] == ["libcuda.so.1"]
+
+
+@pytest.mark.parametrize(
     ("text", "reason", "missing"),
     [
         pytest.param(None, "No such file", [], id="no-program"),

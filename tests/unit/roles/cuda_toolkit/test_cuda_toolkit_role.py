@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the role says where a toolkit cannot be had, and what it leaves: run on this machine, without root and without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+CLOSED = "http://127.0.0.1:9/simple"
+PLAY = [
+    {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "tasks": [
+            {"ansible.builtin.import_role": {"name": "onprem.llamacpp.cuda_toolkit"}},
+        ],
+    }
+]
+FACTS = {
+    "architecture": "x86_64",
+    "platform": "debian-12",
+    "os": {"family": "debian"},
+    "devices": [{"kind": "cuda", "compute_capability": "9.0", "driver_version": "580.95.05"}],
+    "disks": [],
+}
+
+
+@pytest.fixture
+def role(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs the role on recorded facts, with packages that need not be installed; exit status and what was told, in one line."""
+
+    def run(facts: dict[str, Any] | None = None, *arguments: str, **variables: Any) -> tuple[int, str]:
+        (tmp_path / "play.yml").write_text(json.dumps(PLAY))
+        extra = {
+            "ansible_facts": {"llama_hardware": {**FACTS, **(facts or {})}},
+            "ansible_become": False,
+            "ansible_python_interpreter": sys.executable,
+            "cuda_toolkit_root": str(tmp_path / "cuda"),
+            "_cuda_toolkit_packages": [],
+            "_cuda_toolkit_retries": 0,
+            **variables,
+        }
+        done = subprocess.run(
+            ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml"), "-e", json.dumps(extra), *arguments],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"), "PIP_RETRIES": "0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        return done.returncode, " ".join(done.stdout.split())
+
+    return run
+
+
+def left(tmp_path: Path) -> list[str]:
+    """What lies under the toolkit's folder when the role has failed, but for the folder that wheels are brought to."""
+    return [path.name for path in (tmp_path / "cuda").glob("*") if not path.name.startswith("wheels-")]
+
+
+def test_an_index_that_cannot_be_reached(role: Any, tmp_path: Path) -> None:
+    status, told = role(cuda_toolkit_index_url=CLOSED)
+    assert status == 2
+    assert f"CUDA 13.0 could not be installed from {CLOSED}" in told
+    assert "name a mirror in cuda_toolkit_index_url, or put the wheels into a folder on the controller" in told
+    assert "Traceback" not in told
+    assert left(tmp_path) == []
+
+
+def test_a_folder_without_the_wheels(role: Any, tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels/nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_x86_64.whl").write_bytes(b"something else")
+    status, told = role(cuda_toolkit_wheel_directory=str(tmp_path / "wheels"))
+    assert status == 2
+    assert "nvidia_cuda_nvcc-13.0.88-py3-none-manylinux2014_x86_64.whl has the sha256" in told
+    assert "nvidia-cublas 13.1.0.3 is missing" in told
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "variables", "words"),
+    [
+        pytest.param(
+            {"disks": [{"path": "/", "mount": "/", "free": 10**9}]},
+            {},
+            "CUDA 13.0 needs 1.5 GB at",
+            id="no-room",
+        ),
+        pytest.param(
+            {"devices": [{"kind": "cuda", "compute_capability": "7.0", "driver_version": "550.163.01"}]},
+            {"cuda_toolkit_source": "pypi"},
+            "CUDA 13.0 (pypi) compiles for compute capability 7.5 and later, localhost has 7.0",
+            id="device-that-cuda-13-dropped",
+        ),
+        pytest.param(
+            {"platform": "debian-13"},
+            {"cuda_toolkit_source": "distribution", "cuda_toolkit_host_compiler": "/usr/bin/g++-14"},
+            "CUDA 12.4 (distribution) accepts g++ 13 at most, this system has 14",
+            id="compiler-too-new",
+        ),
+        pytest.param({"architecture": "riscv64"}, {}, "is not known for debian-12 on riscv64", id="architecture"),
+    ],
+)
+def test_told_before_anything_is_fetched(role: Any, tmp_path: Path, facts: dict[str, Any], variables: dict[str, Any], words: str) -> None:
+    status, told = role(facts, **variables)
+    assert status == 2
+    assert words in told
+    assert not (tmp_path / "cuda").exists()
+
+
+def test_check_mode_says_what_would_be_done(role: Any, tmp_path: Path) -> None:
+    status, told = role(None, "--check")
+    assert status == 0
+    assert f"Would unpack CUDA 13.0.2 of the package index of pip at {tmp_path}/cuda/13.0.2" in told
+    assert not (tmp_path / "cuda").exists()
