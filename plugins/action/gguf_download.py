@@ -50,6 +50,9 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         args = dict(self._task.args, run_id=uuid.uuid4().hex)
         root = args.pop("controller_directory", None)
+        if root:
+            # What is offered is on the host's own loopback, which no proxy can reach.
+            self._task.environment = [*(self._task.environment or []), {"no_proxy": "*", "NO_PROXY": "*"}]
         with offered(self._connection, str(root)) if root and not self._task.check_mode else contextlib.nullcontext() as tunnel:
             return self._follow(args, task_vars, tunnel)
 

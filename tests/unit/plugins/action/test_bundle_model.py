@@ -16,6 +16,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 
 from ansible_collections.onprem.llamacpp.plugins.action import bundle_model
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _tunnel
 
 COMMIT = "c" * 40
 SHARDS = {f"Q2_K/m-0000{number}-of-00003.gguf": bytes([number]) * 70_000 for number in (1, 2, 3)}
@@ -43,10 +44,10 @@ def fetch(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(bundle_model.ActionBase, "run", lambda self, tmp, task_vars: {})
     monkeypatch.setattr(bundle_model, "SECONDS_BETWEEN_LINES", 0.01)
 
-    def run(wanted: list[dict[str, Any]], check_mode: bool = False) -> dict[str, Any]:
+    def run(wanted: list[dict[str, Any]], check_mode: bool = False, endpoint: str = "") -> dict[str, Any]:
         action = bundle_model.ActionModule.__new__(bundle_model.ActionModule)
         args = {"repo_id": "example/Model-GGUF", "commit": COMMIT, "quant": "Q2_K", "files": wanted, "header": {"tensors": 3}}
-        args |= {"root": str(tmp_path / "bundle"), "endpoint": str(source), "retries": 0}
+        args |= {"root": str(tmp_path / "bundle"), "endpoint": endpoint or str(source), "retries": 0}
         action._task = SimpleNamespace(args=args, check_mode=check_mode, environment=[])
         return action.run(None, {})
 
@@ -63,6 +64,12 @@ def test_a_model_is_published_with_its_manifest(tmp_path: Path, fetch: Any) -> N
     assert manifest["header"] == {"tensors": 3}
     assert {item["path"]: (published(tmp_path) / item["name"]).read_bytes() for item in manifest["files"]} == SHARDS
     assert not fetch(files())["changed"]
+
+
+def test_a_transfer_reads_what_a_controller_offers(tmp_path: Path, fetch: Any, source: Path) -> None:
+    with _tunnel.served(str(source)) as port:
+        assert fetch(files(), endpoint=f"http://127.0.0.1:{port}")["changed"]
+    assert {f"Q2_K/{path.name}": path.read_bytes() for path in published(tmp_path).glob("*.gguf")} == SHARDS
 
 
 def test_only_a_missing_shard_comes_again(tmp_path: Path, fetch: Any, source: Path) -> None:

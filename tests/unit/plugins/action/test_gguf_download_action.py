@@ -43,19 +43,19 @@ def task(monkeypatch):
     monkeypatch.setattr(gguf_download, "display", SimpleNamespace(display=lines.append))
     monkeypatch.setattr(gguf_download.ActionBase, "run", lambda self, tmp, task_vars: {})
 
-    def run(answers, check_mode=False):
+    def run(answers, check_mode=False, **args):
         calls = []
 
         def execute(module_name, module_args, task_vars):
-            calls.append(module_args)
+            calls.append(dict(module_args))
             answer = answers[len(calls) - 1]
             if isinstance(answer, Exception):
                 raise answer
             return dict(answer)
 
         action = gguf_download.ActionModule.__new__(gguf_download.ActionModule)
-        action._task = SimpleNamespace(args={"quant": "Q2_K"}, check_mode=check_mode)
-        action._connection = SimpleNamespace(reset=lambda: None)
+        action._task = SimpleNamespace(args={"quant": "Q2_K", **args}, check_mode=check_mode, environment=[])
+        action._connection = SimpleNamespace(reset=lambda: None, transport="local")
         action._execute_module = execute
         run.calls, run.lines = calls, lines
         return action.run(task_vars={"inventory_hostname": "gpu1"})
@@ -112,3 +112,17 @@ def test_connection_lost_before_anything_began_is_not_ours(task):
 @pytest.mark.parametrize(("seconds", "text"), [(None, "time left unknown"), (59, "0:00:59 left"), (46_800, "13:00:00 left")])
 def test_duration(seconds, text):
     assert gguf_download.duration(seconds) == text
+
+
+def test_a_directory_of_the_controller_is_offered_while_the_task_runs(task, tmp_path):
+    task([running(0), DONE], controller_directory=str(tmp_path), sources=[{"transport": "hub", "url": "https://huggingface.co"}])
+    (first,), (second,) = (call["sources"] for call in task.calls)
+    assert first == second
+    assert first["transport"] == "mirror"
+    assert first["url"].startswith("http://127.0.0.1:")
+    assert "controller_directory" not in task.calls[0]
+
+
+def test_check_mode_offers_nothing(task):
+    task([running(0)], check_mode=True, controller_directory="/nonexistent", sources=[])
+    assert task.calls[0]["sources"] == []
