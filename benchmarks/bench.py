@@ -23,6 +23,7 @@ from typing import Any
 
 import fitting
 import planning
+import swarm
 from headers import header_vs_ggufpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,8 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "fit_context_error_mib_max": fitting.context_error_mib,
     "fit_weights_error_mib_max": fitting.weights_error_mib,
     "exact_fit_seconds": fitting.exact_fit_seconds,
+    "swarm_fill_ratio": swarm.fill_ratio,
+    "swarm_origin_ratio": swarm.origin_ratio,
 }
 
 
