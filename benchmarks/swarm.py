@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests/lab"))
 
 import plays
 
-INVENTORIES = ["-i", "benchmarks/swarm/hosts.yml", "-i", "tests/lab/inventory"]
+INVENTORIES = ["-i", "benchmarks/swarm_lab/hosts.yml", "-i", "tests/lab/inventory"]
 HOSTS = ["10.84.0.11", "10.84.0.12", "10.84.0.13", "10.84.0.14"]
 MIRROR = "10.84.0.10"
 MODEL_ROOT = "/var/lib/llamacpp/models"
@@ -74,10 +74,10 @@ def filled(address: str) -> tuple[float, float]:
 def measured() -> Run:
     """One run for both figures, in a lab of its own that is removed afterwards."""
     try:
-        playbook("benchmarks/swarm/mirror.yml", "-e", f"swarm_shard_bytes={SHARD_BYTES}", "-e", "lab_link=shape", "-e", f"lab_rate={RATE}")
+        playbook("benchmarks/swarm_lab/mirror.yml", "-e", f"swarm_shard_bytes={SHARD_BYTES}", "-e", "lab_link=shape", "-e", f"lab_rate={RATE}")
         one = one_by_http()
         before = sent()
-        playbook("benchmarks/swarm/fill.yml")
+        playbook("benchmarks/swarm_lab/fill.yml")
         left = sent() - before
         times = [filled(address) for address in HOSTS]
         return Run(one, max(end for _begin, end in times) - min(begin for begin, _end in times), left, 2 * SHARD_BYTES)
