@@ -21,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import fetching
 import fitting
 import planning
 import swarm
@@ -55,6 +56,11 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
     "header_vs_ggufpy": header_vs_ggufpy,
     "plan_vs_debug_task": planning.plan_vs_debug_task,
+    "fetch_vs_curl": fetching.fetch_vs_curl,
+    "fetch_vs_hf": fetching.fetch_vs_hf,
+    "fetch_peak_rss_mib": fetching.fetch_peak_rss_mib,
+    "fetch_resume_waste_mib": fetching.fetch_resume_waste_mib,
+    "fetch_complete_seconds": fetching.fetch_complete_seconds,
     "fit_combinations": fitting.combinations,
     "fit_device_error_pct_max": fitting.device_error_percent,
     "fit_device_error_mib_max": fitting.device_error_mib,

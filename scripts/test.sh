@@ -75,8 +75,7 @@ report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1
-    export FUZZ_EXAMPLES=100000
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30
     set -- "${all[@]}" source_demo
     report=build/full.json
     ;;

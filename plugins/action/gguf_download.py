@@ -29,11 +29,12 @@ def duration(seconds: Optional[int]) -> str:
     return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d} left"
 
 
-def progress_line(host: str, quant: str, result: dict[str, Any]) -> str:
+def progress_line(host: str, quant: str, result: dict[str, Any], several_sources: bool = False) -> str:
     done, total = result.get("bytes_done", 0), result.get("bytes_total", 0)
     share = f"{100 * done // total} %" if total else "0 %"
     rate = f"{result.get('rate', 0) / 1e6:.1f} MB/s"
-    line = f"{host}: {quant} {amount(done)} of {amount(total)} ({share}), {rate}, {duration(result.get('eta_seconds'))}"
+    source = f" from {result['source']}" if several_sources and result.get("source") else ""
+    line = f"{host}: {quant} {amount(done)} of {amount(total)} ({share}){source}, {rate}, {duration(result.get('eta_seconds'))}"
     return f"{line} - {result['note']}" if result.get("note") else line
 
 
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         args = dict(self._task.args, run_id=uuid.uuid4().hex)
         host = str((task_vars or {}).get("inventory_hostname", ""))
-        changed, shown, lost_at = False, 0.0, 0.0
+        changed, begun, shown, lost_at = False, False, 0.0, 0.0
         while True:
             try:
                 result = self._execute_module(module_name="onprem.llamacpp.gguf_download", module_args=args, task_vars=task_vars)
@@ -55,7 +56,7 @@ class ActionModule(ActionBase):
                 # The transfer is not ours to lose: it goes on without us, so a short break is ridden out.
                 now = time.monotonic()
                 lost_at = lost_at or now
-                if not changed or now - lost_at > RECONNECT_SECONDS:
+                if not begun or now - lost_at > RECONNECT_SECONDS:
                     raise
                 display.display(f"{host}: connection lost ({error.message}); the transfer goes on there, trying to reach it again")
                 time.sleep(RECONNECT_PAUSE)
@@ -68,6 +69,7 @@ class ActionModule(ActionBase):
             if result.get("failed") or result.get("unreachable") or result.get("finished") or self._task.check_mode:
                 result["changed"] = changed
                 return result
+            begun = True
             if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-                display.display(progress_line(host, str(args.get("quant")), result))
+                display.display(progress_line(host, str(args.get("quant")), result, len(args.get("sources") or []) > 1))
                 shown = time.monotonic()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import tempfile
@@ -20,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Optional, Union
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import Budget, GgufError, Header, read_header
+from ansible_collections.onprem.llamacpp.plugins.module_utils._http import in_a_line
 from ansible_collections.onprem.llamacpp.plugins.module_utils._profile import profile
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import check_path
 from ansible_collections.onprem.llamacpp.plugins.module_utils._source import (
@@ -28,7 +28,6 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._source import (
     TransferError,
     file_url,
     first_byte,
-    in_a_line,
     strong_etag,
 )
 
@@ -89,9 +88,6 @@ class RemoteFile:
                     yield block
             if self.response.status == 206:
                 self.close()
-        except (http.client.HTTPException, OSError) as error:
-            self.close()
-            raise RetryableError(f"the connection broke: {in_a_line(error)}") from error
         except RetryableError:
             self.close()
             raise

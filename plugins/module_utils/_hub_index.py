@@ -18,8 +18,8 @@ import re
 import stat
 from typing import Any, Callable, NamedTuple, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID, QuantError, check_path
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, write_json
 
 CHUNK = 4 * 1024 * 1024
 REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")

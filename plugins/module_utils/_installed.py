@@ -13,6 +13,7 @@ import os
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
 
 
@@ -64,7 +65,7 @@ def partial_models(root: str) -> list[dict[str, Any]]:
     found = []
     for folder in sorted(glob.glob(os.path.join(root, "*", "*", ".*.staging"))):
         repository, commit, name = folder.split(os.sep)[-3:]
-        held = sum(max(0, _size(os.path.join(path, entry))) for path, _folders, files in os.walk(folder) for entry in files)
+        held = sum(room_taken(os.path.join(path, entry)) for path, _folders, files in os.walk(folder) for entry in files)
         found.append({"repo_id": repository.replace("--", "/", 1), "commit": commit, "quant": name[1 : -len(".staging")], "bytes": held})
     return found
 

@@ -19,11 +19,12 @@ import stat
 import time
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK, checked_document
+from ansible_collections.onprem.llamacpp.plugins.module_utils._copies import MANIFEST, Copy, find_copies
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, room_taken, size_of, sync_directory, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._part import blocks_path
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, QUANT_NAME, REPO_ID, SHA256, QuantError, check_path
-from ansible_collections.onprem.llamacpp.plugins.module_utils._source import file_url
-from ansible_collections.onprem.llamacpp.plugins.module_utils._transfer import read_json, size_of, sync_directory, write_json
 
-MANIFEST = "manifest.json"
 PLAIN_PATH = re.compile(r"^/[A-Za-z0-9._/@+=,-]*$")
 PATTERNS = {"repo_id": REPO_ID, "commit": COMMIT, "quant": QUANT_NAME, "sha256": SHA256}
 
@@ -80,14 +81,21 @@ class Model:
             size_of(os.path.join(self.path, os.path.basename(item["path"]))) == item["size"] for item in self.files
         )
 
-    def manifest(self, endpoint: str) -> dict[str, Any]:
+    def copies(self) -> dict[str, Copy]:
+        """Files of it that are published on this host, here or under another commit, by their path in the repository."""
+        _free, where = self.free_bytes()
+        return find_copies(self.root, self.path, self.files, os.stat(where).st_dev)
+
+    def manifest(self, source: str, details: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """What is said of the model; ``details`` has {modified_ns, blocks} by name, blocks where they are known."""
         return {
-            "schema_version": 1,
+            "schema_version": 2,
             "repo_id": self.repo_id,
             "commit": self.commit,
             "quant": self.quant,
-            "source": file_url(endpoint, self.repo_id, self.commit, "").rstrip("/"),
-            "files": [dict(item, name=os.path.basename(item["path"])) for item in self.files],
+            "source": source,
+            "block_size": BLOCK,
+            "files": [dict(item, name=name, **details[name]) for item in self.files for name in [os.path.basename(item["path"])]],
             "bytes": self.bytes,
             "header": self.header,
             "published_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -123,35 +131,43 @@ class Model:
         found = os.statvfs(path)
         return found.f_bavail * found.f_frsize, path
 
-    def publish(self, endpoint: str) -> None:
+    def room_taken(self) -> int:
+        """Bytes of disk that the staging directory has already."""
+        return sum(
+            min(room_taken(os.path.join(self.staging, os.path.basename(item["path"]) + end)), item["size"])
+            for item in self.files
+            for end in ("", ".part")
+        )
+
+    def publish(self, source: str, copies: Optional[dict[str, Copy]] = None) -> None:
         """Take the staging directory from the user that filled it and rename it into place.
 
-        Whatever is in it beyond the wanted files is thrown away; a wanted file must be a regular file with one name.
+        A wanted file that is not in it is linked from ``copies``. Whatever is in it beyond the wanted files is thrown away; a
+        wanted file must be a regular file with one name.
         """
+        copies = copies or {}
         folder = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fchown(folder, 0, 0)
             os.fchmod(folder, 0o755)
-            wanted = {os.path.basename(item["path"]): item["size"] for item in self.files}
-            for name in os.listdir(folder):
-                if name not in wanted:
-                    _remove_at(folder, name)
-            for name, size in wanted.items():
-                handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-                try:
-                    found = os.fstat(handle)
-                    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_size != size:
-                        raise StoreError(f"{self.staging}/{name} is not the file that was fetched. Remove {self.staging}, then run again.")
-                    os.fchown(handle, 0, 0)
-                    os.fchmod(handle, 0o644)
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
+            blocks = {item["path"]: self._blocks(item) for item in self.files}
+            wanted = {os.path.basename(item["path"]) for item in self.files}
+            present = set(os.listdir(folder))
+            for name in present - wanted:
+                _remove_at(folder, name)
+            details: dict[str, dict[str, Any]] = {}
+            for item in self.files:
+                name, copy = os.path.basename(item["path"]), copies.get(item["path"])
+                linked = copy is not None and name not in present
+                if copy and linked:
+                    os.link(copy.path, name, dst_dir_fd=folder, follow_symlinks=False)
+                details[name] = {"modified_ns": self._take(folder, name, item["size"], linked)}
+                known = blocks[item["path"]] or (copy.blocks if copy else None)
+                if known:
+                    details[name]["blocks"] = known
             manifest = os.path.join(self.staging, MANIFEST)
-            write_json(manifest, self.manifest(endpoint))
+            write_json(manifest, self.manifest(source, details), sync=True)
             os.chmod(manifest, 0o644)
-            with open(manifest, "rb") as stream:
-                os.fsync(stream.fileno())
             os.fsync(folder)
         finally:
             os.close(folder)
@@ -160,6 +176,25 @@ class Model:
         sync_directory(self.parent)
         if old:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _blocks(self, item: dict[str, Any]) -> Optional[list[str]]:
+        """What the transfer has written down beside a file, as far as it can be true."""
+        document = read_json(blocks_path(os.path.join(self.staging, os.path.basename(item["path"]))))
+        return checked_document(document, item["size"], item["sha256"])
+
+    def _take(self, folder: int, name: str, size: int, linked: bool) -> int:
+        """Make a fetched file root's, for good and for all to read. Returns its modification time in nanoseconds."""
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode) or found.st_size != size or (found.st_nlink != 1 and not linked):
+                raise StoreError(f"{self.staging}/{name} is not the file that was fetched. Remove {self.staging}, then run again.")
+            os.fchown(handle, 0, 0)
+            os.fchmod(handle, 0o644)
+            os.fsync(handle)
+            return found.st_mtime_ns
+        finally:
+            os.close(handle)
 
     def _set_aside(self) -> Optional[str]:
         """Make room where a damaged model has the name; a rename cannot replace a directory with content."""

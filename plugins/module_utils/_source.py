@@ -8,35 +8,20 @@ Standard library only, because it is part of the program that fetches on the hos
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import os
+import json
 import re
-import socket
-import ssl
-import urllib.error
+import threading
 import urllib.parse
-import urllib.request
-from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._http import Answer, Client, Link, RetryableError, TransferError, origin
+
 LONGEST_RETRY_AFTER = 900.0
-PROXY_NAMES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-CA_NAMES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+LARGEST_DOCUMENT = 16 * 2**20
 HEX64 = re.compile(r"^[0-9a-f]{64}$")
 CONTENT_RANGE = re.compile(r"^bytes (\d{1,18})-(\d{1,18})/(\d{1,18})$")
-
-
-class TransferError(Exception):
-    """Final: one line with the cause and what to do about it."""
-
-
-class RetryableError(Exception):
-    """May pass by itself. ``pause`` is what the source asked for, in seconds; 0 when it said nothing."""
-
-    def __init__(self, message: str, pause: float = 0.0) -> None:
-        super().__init__(message)
-        self.pause = pause
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REDIRECTS = 10
 
 
 class Options(NamedTuple):
@@ -74,20 +59,11 @@ def explain_status(code: int, url: str, with_token: bool) -> str:
     return f"{shown} answered HTTP {code}. Try again later, or set llama_model_endpoint to a mirror."
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows the Hub to its storage without taking the token along or leaving HTTPS."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
-        if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
-            raise TransferError(
-                f"{old.hostname} redirects to {new.scheme}://{new.hostname}, which is less safe than {old.scheme}. It was not followed."
-            )
-        made = super().redirect_request(req, fp, code, msg, headers, newurl)
-        # The token is an unredirected header, so only the very same origin gets it again.
-        if made is not None and (old.scheme, old.netloc) == (new.scheme, new.netloc) and req.has_header("Authorization"):
-            made.add_unredirected_header("Authorization", req.get_header("Authorization"))
-        return made
+def explain_file(path: str, directory: str, reasons: list[str]) -> str:
+    """A directory that does not hold a file."""
+    return (
+        f"{path} is not in {directory} ({'; '.join(reasons)}). Put the model's files there, readable for all, or leave the directory out."
+    )
 
 
 class Source:
@@ -95,82 +71,84 @@ class Source:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        environment = options.environment or {}
-        with _environment(environment):
-            self.proxies = urllib.request.getproxies_environment()
-        bundle = next((environment[name] for name in CA_NAMES if environment.get(name)), None)
-        try:
-            context = ssl.create_default_context(cafile=bundle)
-        except OSError as error:
-            raise TransferError(f"The CA bundle {bundle} cannot be read: {error.strerror or error}. Check llama_proxy_env.") from error
-        self.environment = {name: value for name, value in environment.items() if name.lower() in PROXY_NAMES}
-        self.opener = urllib.request.OpenerDirector()  # no file:, ftp: or data: handlers
-        for handler in (
-            urllib.request.ProxyHandler(self.proxies),
-            urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=context),
-            _Redirects(),
-            urllib.request.HTTPDefaultErrorHandler(),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.UnknownHandler(),
-        ):
-            self.opener.add_handler(handler)
+        self.client = Client(options.environment or {}, options.timeout)
+        self.targets: dict[str, str] = {}  # where the endpoint redirected to, good until it is refused there
+        self.lock = threading.Lock()
 
-    def open(self, url: str, offset: int, validator: str, end: int = 0) -> Any:
+    def link(self) -> Link:
+        return Link(self.client)
+
+    def open(self, url: str, offset: int, validator: str, end: int = 0, link: Optional[Link] = None) -> Answer:
         """The response from byte ``offset`` on, if the file still has ``validator`` as its ETag; else from byte 0.
 
         With ``end`` only the bytes before it are asked for; a source that knows no ranges offers all of them anyway.
         """
-        request = urllib.request.Request(url, headers={"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"})
-        if self.options.token:
-            request.add_unredirected_header("Authorization", f"Bearer {self.options.token}")
+        headers = {"User-Agent": "onprem.llamacpp", "Accept-Encoding": "identity"}
         if offset or end:
-            request.add_header("Range", f"bytes={offset}-{end - 1 if end else ''}")
+            headers["Range"] = f"bytes={offset}-{end - 1 if end else ''}"
             if validator:
-                request.add_header("If-Range", validator)
-        with _environment(self.environment):  # no_proxy is looked up at every request
-            try:
-                return self.opener.open(request, timeout=self.options.timeout)
-            except urllib.error.HTTPError as error:
-                with error:
-                    raise self._refusal(error, url) from None
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                reason = getattr(error, "reason", error)
-                if isinstance(reason, ssl.SSLCertVerificationError):
-                    raise TransferError(
-                        f"The certificate of {urllib.parse.urlsplit(url).hostname} is not trusted: {reason.verify_message}. "
-                        "Name the CA bundle in llama_proxy_env as SSL_CERT_FILE."
-                    ) from error
-                raise RetryableError(
-                    f"{urllib.parse.urlsplit(url).netloc} cannot be reached{self._through(url)}: {in_a_line(reason)}"
-                ) from error
-
-    def _through(self, url: str) -> str:
-        """Which proxy a URL goes through, without its password, since that is what must be looked at then."""
-        found = urllib.parse.urlsplit(url)
-        proxy = self.proxies.get(found.scheme) or self.proxies.get("all")
-        if not proxy or urllib.request.proxy_bypass(found.netloc):
-            return ""
-        return f" through the proxy {urllib.parse.urlsplit(proxy).netloc.rpartition('@')[2] or proxy.rpartition('@')[2]}"
-
-    def _refusal(self, error: urllib.error.HTTPError, url: str) -> Exception:
-        redirected = urllib.parse.urlsplit(error.url or url).netloc != urllib.parse.urlsplit(url).netloc
-        if error.code == 416:
-            return RetryableError("HTTP 416")
-        if error.code in (408, 425, 429) or error.code >= 500 or (redirected and error.code in (401, 403, 404, 410)):
+                headers["If-Range"] = validator
+        with self.lock:
+            target = self.targets.get(url, url)
+        answer = self._follow(link or self.link(), url, target, headers, link is None)
+        if target != url and answer.status in (401, 403, 404, 410):
             # A signed URL that has expired is refused by the storage; asking the endpoint again makes a new one.
-            pause = _retry_after(error.headers.get("Retry-After"))
-            if pause > LONGEST_RETRY_AFTER:
-                return TransferError(
-                    f"{urllib.parse.urlsplit(url).netloc} asks to come back in {pause:.0f} s (HTTP {error.code}). Run again then."
+            answer.close()
+            with self.lock:
+                self.targets.pop(url, None)
+            answer = self._follow(link or self.link(), url, url, headers, link is None)
+        if answer.status not in (200, 206):
+            answer.close()
+            raise self._refusal(answer, url)
+        if answer.url != url:
+            with self.lock:
+                self.targets[url] = answer.url
+        return answer
+
+    def _follow(self, link: Link, url: str, target: str, headers: dict[str, str], owns_link: bool) -> Answer:
+        """Follows the Hub to its storage without taking the token along or leaving HTTPS."""
+        linked = ""
+        for _ in range(MOST_REDIRECTS):
+            own = {"Authorization": f"Bearer {self.options.token}"} if self.options.token and origin(target) == origin(url) else {}
+            answer = link.get(target, {**headers, **own}, owns_link)
+            # The Hub says what it points to beside the redirect; the storage behind it does not know.
+            linked = answer.linked = answer.headers.get("X-Linked-ETag") or linked
+            if answer.status not in REDIRECTS:
+                return answer
+            place = urllib.parse.urljoin(target, answer.headers.get("Location") or "")
+            answer.close()
+            old, new = urllib.parse.urlsplit(target), urllib.parse.urlsplit(place)
+            if new.scheme not in ("http", "https") or (old.scheme == "https" and new.scheme != "https"):
+                raise TransferError(
+                    f"{old.hostname} redirects to {new.scheme}://{new.hostname}, which is less safe than {old.scheme}. It was not followed."
                 )
-            return RetryableError(f"{urllib.parse.urlsplit(error.url or url).netloc} answered HTTP {error.code}", pause)
-        return TransferError(explain_status(error.code, url, bool(self.options.token)))
+            target = urllib.parse.quote(place, safe="%/:=&?~#+!$,;'@()*[]")
+        raise TransferError(f"{origin(url)[1]} redirects without end. Check llama_model_endpoint.")
+
+    def _refusal(self, answer: Answer, url: str) -> Exception:
+        redirected = origin(answer.url)[1] != origin(url)[1]
+        code = answer.status
+        if code == 416:
+            return RetryableError("HTTP 416")
+        if code in (408, 425, 429) or code >= 500 or (redirected and code in (401, 403, 404, 410)):
+            pause = _retry_after(answer.headers.get("Retry-After"))
+            if pause > LONGEST_RETRY_AFTER:
+                return TransferError(f"{origin(url)[1]} asks to come back in {pause:.0f} s (HTTP {code}). Run again then.")
+            return RetryableError(f"{origin(answer.url)[1]} answered HTTP {code}", pause)
+        return TransferError(explain_status(code, url, bool(self.options.token)))
+
+    def document(self, url: str) -> Any:
+        """A JSON document, or None where there is none to be had for whatever reason."""
+        try:
+            with self.open(url, 0, "") as answer:
+                return json.loads(answer.read(LARGEST_DOCUMENT))
+        except (TransferError, RetryableError, ValueError):
+            return None
 
 
-def first_byte(response: Any, item: dict[str, Any], offset: int, endpoint: str) -> int:
+def first_byte(response: Answer, item: dict[str, Any], offset: int, endpoint: str) -> int:
     """The byte at which the answer to a request from ``offset`` on begins; refuses an answer that is about another file."""
-    linked = (response.headers.get("X-Linked-ETag") or "").strip('"').lower()
+    linked = response.linked.strip('"').lower()
     if HEX64.match(linked) and linked != item["sha256"]:
         raise TransferError(
             f"{item['path']}: {endpoint} now offers another file, sha256 {linked}, expected {item['sha256']}. "
@@ -192,35 +170,21 @@ def first_byte(response: Any, item: dict[str, Any], offset: int, endpoint: str) 
     return offset
 
 
-def strong_etag(response: Any) -> str:
+def last_byte(response: Answer, end: int) -> int:
+    """The byte behind the last one of an answer with a range; a source may send less than it was asked for, never more."""
+    found = CONTENT_RANGE.match(response.headers.get("Content-Range") or "")
+    last = int(found.group(2)) + 1 if found else 0
+    if last > end:
+        raise RetryableError(f"the source answered with the range {response.headers.get('Content-Range')!r} instead of one up to {end - 1}")
+    return last
+
+
+def strong_etag(response: Answer) -> str:
     """The answer's ETag, or nothing where it is weak: that does not promise the same bytes, so it cannot guard a range."""
     etag = response.headers.get("ETag") or ""
     return "" if etag.startswith("W/") else etag
 
 
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """urllib reads proxies from the process's environment only."""
-    kept = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
 def _retry_after(value: Optional[str]) -> float:
     """Seconds from a Retry-After header; its date form counts as silence, since clocks differ."""
     return float(value) if value and value.strip().isdigit() else 0.0
-
-
-def in_a_line(error: object) -> str:
-    if isinstance(error, (socket.timeout, TimeoutError)):
-        return "no answer in time"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200] or type(error).__name__

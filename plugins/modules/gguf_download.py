@@ -21,7 +21,12 @@ description:
   - Run as a task, it waits for the end and shows a line of progress every few seconds.
   - The unit gets the proxies (E(http_proxy), E(https_proxy), E(all_proxy), E(no_proxy)) and the CA bundle (E(SSL_CERT_FILE),
     E(REQUESTS_CA_BUNDLE), E(CURL_CA_BUNDLE)) of the task's environment.
-  - A model that is complete already is left alone, without any request and without reading it.
+  - Every file is fetched over several connections, several files at once, from the first of O(sources) that has it. When a
+    source fails, the next one goes on where it stopped; all end in the same verification.
+  - Files that are published on the host already, under whatever commit, are linked instead of fetched again.
+  - A damaged file is repaired by fetching only its damaged blocks of 64 MiB where the manifest or a mirror knows their hashes.
+    Otherwise it is fetched again once, and that is told.
+  - A model that is complete already is left alone, without any request and without reading it, unless O(verify) says otherwise.
 options:
   repo_id:
     description: Repository as C(organisation/name).
@@ -71,23 +76,71 @@ options:
     description: Directory that holds all models.
     type: path
     default: /var/lib/llamacpp/models
-  endpoint:
-    description: URL of the Hub or of a mirror that speaks its API.
+  sources:
+    description: Where the files may be had, in the order in which they are asked.
+    type: list
+    elements: dict
+    default:
+      - transport: hub
+        url: https://huggingface.co
+    suboptions:
+      transport:
+        description:
+          - V(hub) and V(mirror) speak the Hub's API.
+          - V(directory) is a directory on the host, such as a USB disk or a network file system, with the files as in the
+            repository, all in one folder, or as below O(root).
+        type: str
+        choices: [hub, mirror, directory]
+        default: hub
+      url:
+        description: URL, or the absolute path of the directory.
+        type: str
+        required: true
+      token:
+        description: Token for a private or gated repository. It is handed to the transfer as a systemd credential.
+        type: str
+        default: ""
+  verify:
+    description:
+      - How a model that is complete already, and files of it that are published under another commit, are looked at.
+      - V(none) compares the manifest and the sizes.
+      - V(sizes) compares the times too; a file that was written to since it was published is read.
+      - V(full) reads every file and compares its hashes, at the pace of O(rate_limit).
+      - Damage that is found is repaired; the published directory stays as it is until the repaired one replaces it.
     type: str
-    default: https://huggingface.co
-  token:
-    description: Token for a private or gated repository. It is handed to the transfer as a systemd credential.
+    choices: [none, sizes, full]
+    default: none
+  connections:
+    description: Connections for each file.
+    type: int
+    default: 4
+  files_at_once:
+    description: How many files are under way at the same time.
+    type: int
+    default: 2
+  rate_limit:
+    description: Bytes a second over all connections, V(0) for no limit.
+    type: int
+    default: 0
+  window:
+    description:
+      - Hours at which bytes may be fetched, such as V(22:00-06:00), in the host's local time. Empty for always.
+      - Outside of them the transfer waits; what is there is hashed all the same.
     type: str
+    default: ""
+  ca_file:
+    description: CA bundle on the host with which the sources' certificates are checked. Wins over the task's environment.
+    type: path
   user:
     description: System user that runs the transfer. It must exist.
     type: str
     default: llamacpp-fetch
   timeout:
-    description: Seconds without a byte after which a connection counts as broken.
+    description: Seconds with nothing or next to nothing after which a connection counts as broken.
     type: float
     default: 60
   retries:
-    description: Attempts in a row that may bring nothing before the transfer fails.
+    description: Attempts in a row that may bring nothing before a source is left for the next one, or the transfer fails.
     type: int
     default: 8
   wait:
@@ -157,6 +210,18 @@ bytes_done:
   description: Bytes that are on the host, verified or not.
   returned: success
   type: int
+bytes_adopted:
+  description: Bytes of these that were published on the host before, and are linked.
+  returned: success
+  type: int
+source:
+  description: Source that is in use.
+  returned: success
+  type: str
+repaired:
+  description: Whether the model was published by this run, or published anew after damage.
+  returned: success
+  type: bool
 rate:
   description: Bytes a second over the last seconds. 0 when nothing is under way.
   returned: success
@@ -188,7 +253,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import Download
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import run_command
-from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import PLAIN_PATH, Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._pace import Hours, PaceError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 POLL_SECONDS = 0.5
@@ -207,26 +273,67 @@ def require_systemd(module: AnsibleModule) -> None:
 def fetch(module: AnsibleModule, model: Model) -> dict[str, Any]:
     """Publish the model, or stay with its transfer for O(wait) seconds."""
     download = Download(model, module.params, run)
-    if model.complete():
-        return dict(download.progress(finished=True), changed=False)
+    if download.satisfied():
+        return dict(download.progress(finished=True), changed=False, repaired=False)
     if not model.files:
         raise StoreError(f"No files are given for {model.repo_id} {model.quant}.")
-    change: dict[str, Any] = {"changed": True, "diff": {"before": "", "after": model.listing()}}
     if module.check_mode:
-        found = download.progress()
-        download.check_space(found["bytes_done"])
-        left = model.bytes - found["bytes_done"]
-        size = f"{amount(left)} of {amount(model.bytes)}"
-        msg = f"Would download {len(model.files)} files, {size}, from {module.params['endpoint']} to {model.path}."
-        return dict(found, msg=msg, **change)
+        return foretell(download, model, module.params)
     require_systemd(module)
+    complete = model.complete()
     deadline = time.monotonic() + max(module.params["wait"], 0.0)
     while True:
         with download.lock():
             finished = download.step()
         if finished or time.monotonic() >= deadline:
-            return dict(download.progress(finished), **change)
+            break
         time.sleep(POLL_SECONDS)
+    # To read a model that is complete changes nothing; to repair it does.
+    changed = download.repaired if complete else True
+    diff = {"diff": {"before": "", "after": model.listing()}} if changed else {}
+    return dict(download.progress(finished), changed=changed, repaired=download.repaired, **diff)
+
+
+def foretell(download: Download, model: Model, params: dict[str, Any]) -> dict[str, Any]:
+    """What a run would do."""
+    copies = download.copies()
+    wanted = download.job_files(copies)
+    read = [item for item in wanted if "published" in item]
+    fetched = [item for item in wanted if "published" not in item]
+    found = download.progress()
+    download.check_space(wanted)
+    told = []
+    if fetched:
+        left = sum(item["size"] for item in wanted) - (found["bytes_done"] - found["bytes_adopted"])
+        size = f"{amount(left)} of {amount(model.bytes)}"
+        sources = ", then ".join(entry["url"] for entry in params["sources"])
+        told.append(f"Would download {len(fetched)} files, {size}, from {sources} to {model.path}.")
+    if found["bytes_adopted"]:
+        told.append(f"Would link {len(model.files) - len(wanted)} files, {amount(found['bytes_adopted'])}, that are on this host already.")
+    if read:
+        size = amount(sum(item["size"] for item in read))
+        told.append(f"Would read {len(read)} published files, {size}, compare their hashes, and fetch what is damaged.")
+    changed = not model.complete()
+    diff = {"diff": {"before": "", "after": model.listing()}} if changed else {}
+    return dict(found, changed=changed, repaired=False, msg=" ".join(told), **diff)
+
+
+def check_params(params: dict[str, Any]) -> None:
+    """Raises StoreError for options that make no sense."""
+    if not params["sources"]:
+        raise StoreError("sources is empty: name at least one.")
+    for entry in params["sources"]:
+        wanted = PLAIN_PATH.match(entry["url"]) if entry["transport"] == "directory" else entry["url"].startswith(("http://", "https://"))
+        if not wanted:
+            kind = "an absolute path of plain characters" if entry["transport"] == "directory" else "an http or https URL"
+            raise StoreError(f"The source {entry['url']!r} is not {kind}.")
+    for name, least, most in (("connections", 1, 16), ("files_at_once", 1, 8), ("rate_limit", 0, 1 << 50)):
+        if not least <= params[name] <= most:
+            raise StoreError(f"{name} {params[name]} is not usable: it is a number from {least} to {most}.")
+    try:
+        Hours(params["window"])
+    except PaceError as error:
+        raise StoreError(str(error)) from error
 
 
 def remove(module: AnsibleModule, model: Model) -> dict[str, Any]:
@@ -237,7 +344,8 @@ def remove(module: AnsibleModule, model: Model) -> dict[str, Any]:
         result["diff"] = {"before": f"{model.path}\n", "after": ""}
         if not module.check_mode:
             download.absent()
-    return dict(result, bytes_total=0, bytes_done=0, rate=0, eta_seconds=None, file="", note="")
+    nothing = {"bytes_total": 0, "bytes_done": 0, "bytes_adopted": 0, "rate": 0, "eta_seconds": None, "file": "", "source": "", "note": ""}
+    return dict(result, repaired=False, **nothing)
 
 
 def main() -> None:
@@ -259,8 +367,22 @@ def main() -> None:
             "header": {"type": "dict"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
-            "endpoint": {"type": "str", "default": "https://huggingface.co"},
-            "token": {"type": "str", "no_log": True},
+            "sources": {
+                "type": "list",
+                "elements": "dict",
+                "default": [{"transport": "hub", "url": "https://huggingface.co"}],
+                "options": {
+                    "transport": {"type": "str", "choices": ["hub", "mirror", "directory"], "default": "hub"},
+                    "url": {"type": "str", "required": True},
+                    "token": {"type": "str", "default": "", "no_log": True},
+                },
+            },
+            "verify": {"type": "str", "choices": ["none", "sizes", "full"], "default": "none"},
+            "connections": {"type": "int", "default": 4},
+            "files_at_once": {"type": "int", "default": 2},
+            "rate_limit": {"type": "int", "default": 0},
+            "window": {"type": "str", "default": ""},
+            "ca_file": {"type": "path"},
             "user": {"type": "str", "default": "llamacpp-fetch"},
             "timeout": {"type": "float", "default": 60},
             "retries": {"type": "int", "default": 8},
@@ -270,9 +392,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    if not params["endpoint"].startswith(("http://", "https://")):
-        module.fail_json(msg=f"endpoint {params['endpoint']!r} is not an http or https URL.")
     try:
+        check_params(params)
         model = Model(params["root"], params["repo_id"], params["commit"], params["quant"], params["files"], params["header"])
         result = fetch(module, model) if params["state"] == "present" else remove(module, model)
     except StoreError as error:

@@ -283,9 +283,10 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _headers
 from ansible_collections.onprem.llamacpp.plugins.module_utils._gguf import GgufError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._http import CA_NAMES
 from ansible_collections.onprem.llamacpp.plugins.module_utils._hub import HubError, Listing, check_repo_id, read_listing
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, repo_quants
-from ansible_collections.onprem.llamacpp.plugins.module_utils._source import CA_NAMES, Options, Source, TransferError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._source import Options, Source, TransferError
 
 
 def list_files(params: dict[str, Any], endpoint: str) -> Listing:
@@ -304,7 +305,6 @@ def add_headers(params: dict[str, Any], endpoint: str, listing: Listing, quants:
     if params["directory"]:
         opened = _headers.local_files(params["directory"])
     else:
-        # Proxies are in the process's environment already; naming them too would have every thread rewrite it.
         bundles = {name: os.environ[name] for name in CA_NAMES if os.environ.get(name)}
         options = Options(params["token"] or "", bundles, params["timeout"], params["retries"])
         opened = _headers.remote_files(Source(options), endpoint, listing.repo_id, listing.commit)

@@ -44,16 +44,22 @@ class Hub:
     """Serves ``files`` of one repository. Each request for a file takes the next of ``faults``; None is good behaviour.
 
     Faults: an int (status), (status, Retry-After), "ignore range", "wrong range", "truncate", "drop", "flip", "other size",
-    "other hash", "no etag", "stall", "drip", ("redirect", url).
+    "other hash", "no etag", "stall", "drip" (1 MiB every 0.1 s), "trickle" (one byte every 0.05 s), ("redirect", url).
+    ``always`` is the fault of every request once ``faults`` is empty; ``damaged`` are positions whose bytes are served flipped.
+    ``blocks`` is what /api/blocks/<sha256>.json answers by hash.
     """
 
-    def __init__(self, files: dict[str, bytes | Sparse]) -> None:
+    def __init__(self, files: dict[str, bytes | Sparse], port: int = 0) -> None:
         self.files = files
         self.faults: list = []
+        self.always = None
+        self.damaged: set[int] = set()
+        self.blocks: dict[str, dict] = {}
         self.etags: dict[str, str] = {}
         self.api_answer: tuple = (200, {}, None)
         self.requests: list = []
         self.sent = 0  # bytes of files that the system took, at most some MB more than the client saw
+        self.connections = 0
         self.lock = threading.Lock()
         self.stop_dripping = threading.Event()
         hub = self
@@ -61,13 +67,19 @@ class Hub:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self):
+                hub.connections += 1
+                super().setup()
+
             def log_message(self, *args):
                 pass
 
             def do_GET(self):
                 hub.requests.append((self.command, self.path, dict(self.headers)))
                 path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
-                if path.startswith("/api/"):
+                if path.startswith("/api/blocks/"):
+                    hub.answer_blocks(self, path)
+                elif path.startswith("/api/"):
                     hub.answer_api(self)
                 else:
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -75,7 +87,7 @@ class Hub:
 
             do_HEAD = do_GET
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
@@ -90,6 +102,14 @@ class Hub:
 
     def ranges(self) -> list[str]:
         return [headers.get("Range", "") for _method, path, headers in self.requests if "/api/" not in path]
+
+    def answer_blocks(self, request, path: str) -> None:
+        found = self.blocks.get(path.rsplit("/", maxsplit=1)[-1].split(".", maxsplit=1)[0])
+        body = json.dumps(found).encode()
+        request.send_response(200 if found else 404)
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body)
 
     def answer_api(self, request) -> None:
         status, headers, body = self.api_answer
@@ -111,7 +131,8 @@ class Hub:
         request.wfile.write(body)
 
     def answer_file(self, request, path: str) -> None:
-        fault = self.faults.pop(0) if self.faults else None
+        with self.lock:
+            fault = self.faults.pop(0) if self.faults else self.always
         path = re.sub(r"^(https?://[^/]+)?/(storage/)*[^/]+/[^/]+/resolve/[^/]+/", "", path)
         data = self.files.get(path)
         if isinstance(fault, tuple) and fault[0] == "redirect":
@@ -156,6 +177,14 @@ class Hub:
             piece = bytearray(data[start : min(start + CHUNK, stop)])
             if fault == "flip" and start <= middle < start + CHUNK:
                 piece[middle - start] ^= 1
+            for position in self.damaged:
+                if start <= position < start + len(piece):
+                    piece[position - start] ^= 1
+            if fault == "trickle":
+                for byte in piece:
+                    request.wfile.write(bytes([byte]))
+                    if self.stop_dripping.wait(0.05):
+                        return
             request.wfile.write(piece)
             request.wfile.flush()
             with self.lock:

@@ -185,7 +185,7 @@ def test_the_token_stays_with_the_endpoint(hub, kimi, tmp_path):
         check(read(hub, tmp_path, token="hf_secret"), kimi, tmp_path)
         assert {headers.get("Authorization") for _method, _path, headers in hub.requests} == {"Bearer hf_secret"}
         assert {headers.get("Authorization") for _method, _path, headers in storage.requests} == {None}
-        assert storage.ranges() == hub.ranges()
+        assert storage.ranges()[:1] == hub.ranges()  # where it is stored is asked once
     finally:
         storage.close()
 

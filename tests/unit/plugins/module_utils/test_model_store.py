@@ -49,12 +49,15 @@ def test_publish(model):
     assert not os.path.exists(model.staging)
     manifest = json.loads(Path(model.path, "manifest.json").read_text())
     assert manifest.pop("published_at").endswith("Z")
+    for entry in manifest["files"]:
+        assert entry.pop("modified_ns") == os.stat(os.path.join(model.path, entry["name"])).st_mtime_ns
     assert manifest == {
-        "schema_version": 1,
+        "schema_version": 2,
+        "block_size": 64 * 2**20,
         "repo_id": "org/Repo-GGUF",
         "commit": COMMIT,
         "quant": "Q2_K",
-        "source": f"http://mirror/org/Repo-GGUF/resolve/{COMMIT}",
+        "source": "http://mirror/",
         "files": [dict(item, name=os.path.basename(item["path"])) for item in FILES],
         "bytes": 12,
         "header": {"architecture": "llama"},

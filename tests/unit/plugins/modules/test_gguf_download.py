@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import pwd
 import shutil
 import subprocess
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _fetch_unit
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _fetch_unit, _journal
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
 from ansible_collections.onprem.llamacpp.plugins.modules import gguf_download
 
@@ -76,10 +79,23 @@ def host(tmp_path, monkeypatch, hub):
     monkeypatch.setattr(_fetch_unit.pwd, "getpwnam", lambda _name: pwd.getpwuid(os.getuid()))
     monkeypatch.setattr(os, "fchown", lambda *_args: None)
 
-    def run(check_mode=False, state="present", files=None, **params):
-        known = {"endpoint": hub.url, "token": None, "user": "llamacpp-fetch", "timeout": 5.0, "retries": 0, "wait": 20.0, "run_id": "one"}
+    def run(check_mode=False, state="present", files=None, commit=COMMIT, **params):
+        known = {
+            "sources": [{"transport": "hub", "url": hub.url, "token": ""}],
+            "verify": "none",
+            "user": "llamacpp-fetch",
+            "timeout": 5.0,
+            "retries": 0,
+            "connections": 1,
+            "files_at_once": 1,
+            "rate_limit": 0,
+            "window": "",
+            "ca_file": None,
+            "wait": 20.0,
+            "run_id": "one",
+        }
         module = SimpleNamespace(params={**known, **params}, check_mode=check_mode)
-        model = Model(str(tmp_path / "models"), REPO_ID, COMMIT, "Q2_K", hub.listing() if files is None else files)
+        model = Model(str(tmp_path / "models"), REPO_ID, commit, "Q2_K", hub.listing() if files is None else files)
         run.model = model
         return (gguf_download.fetch if state == "present" else gguf_download.remove)(module, model)
 
@@ -88,6 +104,11 @@ def host(tmp_path, monkeypatch, hub):
     if systemd.process:
         systemd.process.kill()
         systemd.process.wait()
+
+
+def received(host):
+    """Bytes that the journal of the first file knows."""
+    return _journal.bytes_present(host.model.staging, host.model.files[:1])
 
 
 def starts(host):
@@ -126,10 +147,10 @@ def test_failure_is_told_and_the_next_run_goes_on(host, hub):
     with pytest.raises(StoreError, match="it goes on from here"):
         hub.faults = ["truncate", 500]
         host()
-    held = os.path.getsize(os.path.join(host.model.staging, os.path.basename(FIRST) + ".part"))
+    held = received(host)
     assert 0 < held < len(DATA)
     assert host(run_id="two")["finished"]
-    assert f"bytes={held}-" in hub.ranges()
+    assert f"bytes={held}-4194303" in hub.ranges()
 
 
 def test_failure_between_two_looks_is_told_too(host, hub):
@@ -142,7 +163,7 @@ def test_failure_between_two_looks_is_told_too(host, hub):
 
 
 def test_flipped_byte_publishes_nothing(host, hub):
-    hub.faults = ["flip"]
+    hub.damaged = {9}
     with pytest.raises(StoreError, match="is not the published file: sha256"):
         host()
     assert not os.path.exists(host.model.path)
@@ -159,18 +180,19 @@ def test_a_second_run_attaches(host, hub):
 
 
 def test_killed_unit_is_started_again_and_resumes(host, hub):
-    hub.faults = ["drip"]
+    hub.files[FIRST] = DATA * 8  # 40 MiB in four seconds
+    hub.faults = ["drip"] * 10
     host(wait=0)
-    part = os.path.join(host.model.staging, os.path.basename(FIRST) + ".part")
     deadline = time.monotonic() + 10
-    while (not os.path.exists(part) or os.path.getsize(part) < 1 << 20) and time.monotonic() < deadline:
+    while not received(host) and time.monotonic() < deadline:
         time.sleep(0.01)
     host.systemd.process.kill()
     host.systemd.process.wait()
-    held = os.path.getsize(part)
+    held = received(host)
+    assert held > 0
     assert host()["finished"]
     assert len(starts(host)) == 2
-    assert hub.ranges()[1] == f"bytes={held}-"
+    assert f"bytes={held}-{(held // (8 << 20) + 1) * (8 << 20) - 1}" in hub.ranges()
 
 
 def test_a_unit_that_always_dies_is_given_up(host):
@@ -188,7 +210,7 @@ def test_systemd_that_refuses_is_quoted(host):
 
 def test_secrets_reach_the_transfer_but_no_argument_and_no_file_that_stays(host, hub, tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://user:proxysecret@127.0.0.1:9")
-    assert host(token="hf_secret")["finished"]
+    assert host(sources=[{"transport": "hub", "url": hub.url, "token": "hf_secret"}])["finished"]
     assert hub.requests[0][2]["Authorization"] == "Bearer hf_secret"
     shutil.rmtree(host.systemd.credentials)
     written = "".join(path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
@@ -222,3 +244,178 @@ def test_absent_stops_and_removes(host, hub, tmp_path):
     assert host.systemd.process.poll() is not None
     assert os.listdir(tmp_path / "models") == []
     assert host(state="absent", files=[])["changed"] is False
+
+
+OTHER = "89abcdef0123456789abcdef0123456789abcdef"
+
+
+def published(host, path=FIRST):
+    return os.path.join(host.model.path, os.path.basename(path))
+
+
+def spoil(path, position=9):
+    """Damage a published file as a disk does it: no time changes."""
+    times = os.stat(path)
+    with open(path, "r+b") as stream:
+        stream.seek(position)
+        byte = stream.read(1)[0]
+        stream.seek(position)
+        stream.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_files_of_another_commit_are_linked_and_only_the_rest_is_fetched(host, hub, tmp_path):
+    host()
+    first = published(host)
+    hub.requests.clear()
+    hub.files["Q2_K/M-Q2_K-00002-of-00002.gguf"] = b"changed"
+    told = host(check_mode=True, commit=OTHER)["msg"]
+    assert "Would download 1 files, 0.0 MB of 5.2 MB" in told
+    assert "Would link 1 files, 5.2 MB" in told
+    result = host(commit=OTHER, run_id="two")
+    assert (result["finished"], result["changed"]) == (True, True)
+    assert all("00002" in path for _m, path, _h in hub.requests)
+    assert os.path.samefile(first, published(host))
+    manifest = json.loads((Path(host.model.path) / "manifest.json").read_text())
+    assert [entry["blocks"][-1] for entry in manifest["files"]] == [item["sha256"] for item in hub.listing()]
+    assert host(commit=OTHER, run_id="three")["changed"] is False
+
+
+def test_a_model_whose_files_are_all_there_costs_no_request(host, hub):
+    host()
+    hub.requests.clear()
+    assert host(commit=OTHER, run_id="two")["finished"]
+    assert hub.requests == []
+    assert host.model.complete()
+
+
+@pytest.mark.parametrize("verify", ["sizes", "full"])
+def test_a_model_that_is_right_stays_as_it_is(host, hub, verify):
+    host()
+    hub.requests.clear()
+    before = os.stat(host.model.path).st_ino
+    began = len(starts(host))
+    result = host(verify=verify, run_id="two")
+    assert (result["finished"], result["changed"], result["repaired"]) == (True, False, False)
+    assert os.stat(host.model.path).st_ino == before
+    assert len(starts(host)) - began == (verify == "full")
+    assert hub.requests == []
+    assert not os.path.exists(host.model.staging)
+
+
+def test_damage_is_found_and_repaired_and_good_files_are_linked(host, hub):
+    host()
+    good = os.stat(published(host, "M-Q2_K-00002-of-00002.gguf")).st_ino
+    spoil(published(host))
+    assert host(verify="sizes", run_id="two")["changed"] is False
+    told = host(verify="full", run_id="three", check_mode=True)
+    assert told["changed"] is False
+    assert "Would read 2 published files, 5.2 MB" in told["msg"]
+    result = host(verify="full", run_id="three")
+    assert (result["finished"], result["changed"], result["repaired"]) == (True, True, True)
+    assert Path(published(host)).read_bytes() == DATA
+    assert os.stat(published(host, "M-Q2_K-00002-of-00002.gguf")).st_ino == good
+
+
+def test_a_file_that_was_written_to_is_read_when_times_are_compared(host, hub):
+    host()
+    with open(published(host), "r+b") as stream:
+        stream.write(b"damage")
+    assert host(run_id="two")["changed"] is False
+    result = host(verify="sizes", run_id="three")
+    assert (result["changed"], result["repaired"]) == (True, True)
+    assert Path(published(host)).read_bytes() == DATA
+    assert host(verify="sizes", run_id="four")["changed"] is False
+
+
+def test_a_file_that_was_written_to_is_replaced_by_a_copy_of_another_commit(host, hub, tmp_path):
+    host()
+    shutil.copytree(host.model.path, tmp_path / "models" / "org--Other" / OTHER / "Q2_K")
+    with open(published(host), "r+b") as stream:
+        stream.write(b"damage")
+    hub.requests.clear()
+    result = host(verify="sizes", run_id="two")
+    assert (result["changed"], result["repaired"]) == (True, True)
+    assert Path(published(host)).read_bytes() == DATA
+    assert hub.requests == []
+
+
+def test_a_missing_file_is_fetched_alone(host, hub):
+    host()
+    os.remove(published(host, "M-Q2_K-00002-of-00002.gguf"))
+    hub.requests.clear()
+    assert host(run_id="two")["changed"] is True
+    assert host.model.complete()
+    assert all("00002" in path for _m, path, _h in hub.requests)
+
+
+def test_a_damaged_model_that_cannot_be_repaired_stays_published(host, hub):
+    host()
+    spoil(published(host))
+    hub.always = 404
+    with pytest.raises(StoreError, match="HTTP 404"):
+        host(verify="full", run_id="two")
+    assert os.path.getsize(published(host)) == len(DATA)
+
+
+def test_a_copy_that_vanishes_while_the_rest_is_fetched_is_fetched_too(host, hub, tmp_path):
+    host()
+    hub.files["Q2_K/M-Q2_K-00002-of-00002.gguf"] = bytes(3 << 20)
+    hub.faults = ["drip"]
+    assert host(commit=OTHER, run_id="two", wait=0)["finished"] is False
+    shutil.rmtree(tmp_path / "models" / "org--Repo-GGUF" / COMMIT)
+    assert host(commit=OTHER, run_id="two")["finished"]
+    assert Path(published(host)).read_bytes() == DATA
+
+
+def test_directory_before_hub(host, hub, tmp_path):
+    (tmp_path / "usb").mkdir()
+    for path, data in hub.files.items():
+        (tmp_path / "usb" / os.path.basename(path)).write_bytes(data)
+    sources = [{"transport": "directory", "url": str(tmp_path / "usb")}, {"transport": "hub", "url": hub.url}]
+    assert host(sources=sources)["finished"]
+    assert hub.requests == []
+    assert f"--property=BindReadOnlyPaths=-{tmp_path}/usb" in starts(host)[0]
+    assert json.loads((Path(host.model.path) / "manifest.json").read_text())["source"] == str(tmp_path / "usb")
+
+
+def test_ca_file_is_handed_over_as_a_credential(host, tmp_path):
+    with pytest.raises(StoreError, match="CA file /nowhere does not exist on this host"):
+        host(ca_file="/nowhere")
+    (tmp_path / "ca.pem").write_text("")
+    assert host(ca_file=str(tmp_path / "ca.pem"))["finished"]
+    assert f"--property=LoadCredential=ca:{tmp_path}/ca.pem" in starts(host)[0]
+
+
+def test_labels_are_restored_where_selinux_is_on(host, tmp_path, monkeypatch):
+    (tmp_path / "enforce").write_text("1")
+    monkeypatch.setattr(_fetch_unit, "SELINUX", str(tmp_path / "enforce"))
+    host()
+    assert ["restorecon", "-R", host.model.path] in host.systemd.argv
+
+
+def test_read_only_file_system_is_told(host, monkeypatch, tmp_path):
+    def read_only(path, *_more):
+        raise OSError(errno.EROFS, "Read-only file system", path)
+
+    monkeypatch.setattr(os, "mkdir", read_only)
+    with pytest.raises(OSError, match="Read-only file system"):
+        host()
+    assert starts(host) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param({"sources": []}, "name at least one", id="no source"),
+        pytest.param({"sources": [{"transport": "hub", "url": "ftp://x"}]}, "'ftp://x' is not an http or https URL", id="other protocol"),
+        pytest.param({"sources": [{"transport": "directory", "url": "usb"}]}, "'usb' is not an absolute path", id="relative directory"),
+        pytest.param({"connections": 0}, "connections 0 is not usable: it is a number from 1 to 16", id="no connection"),
+        pytest.param({"rate_limit": -1}, "rate_limit -1 is not usable", id="negative limit"),
+        pytest.param({"window": "22-6"}, "written like 22:00-06:00", id="window"),
+    ],
+)
+def test_options_that_make_no_sense(change, told):
+    known = {"sources": [{"transport": "hub", "url": "http://x"}], "connections": 4, "files_at_once": 2, "rate_limit": 0, "window": ""}
+    with pytest.raises(StoreError, match=told):
+        gguf_download.check_params({**known, **change})
