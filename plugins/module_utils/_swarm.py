@@ -21,6 +21,8 @@ import threading
 import time
 from typing import Any
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._journal import give_journal
 from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_share import RUN_BYTES, Place, next_run
 from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_source import Mirror, Source, SourceError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._torrent import Torrent, TorrentError, read
@@ -50,14 +52,6 @@ SETTINGS = {
 
 class SwarmError(Exception):
     """One line for the user."""
-
-
-def write_json(path: str, document: dict[str, Any], mode: int = 0o644) -> None:
-    """Replace ``path`` at once; what stands there under the same name is not followed."""
-    handle = os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    with open(handle, "w", encoding="utf-8") as stream:
-        json.dump(document, stream, sort_keys=True)
-    os.replace(path + ".new", path)
 
 
 def addresses(names: list[str]) -> dict[str, str]:
@@ -247,19 +241,12 @@ class Fill:
         for item in self.job["files"]:
             part = os.path.join(self.job["folder"], os.path.basename(item["path"]) + ".part")
             if self.have and os.path.lexists(part):
-                received = ranges(self.torrent, self.have)[item["path"]]
-                known = {"size": item["size"], "sha256": item["sha256"], "boot": boot_id(), "etags": {}}
-                write_json(part + ".json", {**known, "received": received, "synced": []})
+                give_journal(part, item, ranges(self.torrent, self.have)[item["path"]])
 
     def _write_status(self, state: str) -> None:
         done = sum(end - begin for found in ranges(self.torrent, self.have).values() for begin, end in found)
         document = {"bytes_done": done, "bytes_from_mirror": self.from_mirror, "peers": len(self.connected), "note": self.note}
         write_json(self.job["status"], {"state": state, **document})
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-        return stream.read().strip()
 
 
 def seed(job: dict[str, Any], source: Source) -> None:
@@ -278,14 +265,16 @@ def seed(job: dict[str, Any], source: Source) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``swarm.pyz JOB``; the mirror's token comes as the systemd credential ``private``."""
+    """``swarm.pyz JOB``; token and CA file come as the systemd credentials ``private`` and ``ca``."""
     with open(arguments[1], encoding="utf-8") as stream:
         job = json.load(stream)
     os.umask(0o022)
     try:
-        with open(os.path.join(os.environ["CREDENTIALS_DIRECTORY"], "private"), encoding="utf-8") as stream:
+        credentials = os.environ["CREDENTIALS_DIRECTORY"]
+        with open(os.path.join(credentials, "private"), encoding="utf-8") as stream:
             token = str(json.load(stream)["token"])
-        source = Source(Mirror(job["mirror"], token, job["ca_file"], float(job["timeout"])), int(job["rate_limit"]))
+        ca_file = os.path.join(credentials, "ca") if job["ca_file"] else ""
+        source = Source(Mirror(job["mirror"], token, ca_file, float(job["timeout"])), int(job["rate_limit"]))
         if job["mode"] == "seed":
             seed(job, source)
         else:

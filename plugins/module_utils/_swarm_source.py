@@ -15,8 +15,10 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._pace import TokenBucket
 from ansible_collections.onprem.llamacpp.plugins.module_utils._torrent import Torrent
 
+CHUNK = 2**18
 LARGEST_TORRENT = 64 * 2**20
 
 
@@ -37,7 +39,8 @@ class Source:
     """One connection to a mirror, made anew when it breaks."""
 
     def __init__(self, mirror: Mirror, rate_limit: int = 0) -> None:
-        self.mirror, self.rate_limit = mirror, rate_limit
+        self.mirror = mirror
+        self.bucket = TokenBucket(rate_limit)
         self.parts = urllib.parse.urlsplit(mirror.url)
         self.headers = {"User-Agent": "onprem.llamacpp"}
         if mirror.token:
@@ -78,13 +81,12 @@ class Source:
             if answer.status != 206 or not str(answer.getheader("Content-Range")).startswith(f"bytes {first}-{last - 1}/"):
                 self.close()
                 raise SourceError(f"{self.mirror.url} answers {path} with HTTP {answer.status} instead of the range")
-            left, started, got = last - first, time.monotonic(), 0
+            left = last - first
             while left:
-                block = self._read(answer, min(left, 2**18))
-                left, got = left - len(block), got + len(block)
+                block = self._read(answer, min(left, CHUNK))
+                left -= len(block)
                 yield block
-                if self.rate_limit:
-                    time.sleep(max(got / self.rate_limit - (time.monotonic() - started), 0.0))
+                time.sleep(self.bucket.spend(len(block)))
 
     def _read(self, answer: http.client.HTTPResponse, count: int) -> bytes:
         try:

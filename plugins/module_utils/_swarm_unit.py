@@ -8,35 +8,26 @@ Both run as the user that fetches, as closed in as a transfer. Sizes are bytes.
 
 from __future__ import annotations
 
-import inspect
 import os
 import pwd
 import shutil
 import sys
-import zipfile
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _quant, _swarm, _swarm_share, _swarm_source, _torrent
-from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import PACKAGE, PROPERTIES
-from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm  # noqa: F401 - loads the parts of the program
+from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import PROPERTIES
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, remove, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._program import write_program
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 RUNTIME = "/run/llamacpp-swarm"
 STATUS = "swarm.json"
 ACTIVE = ("active", "activating", "deactivating", "reloading")
 SPARE_SECONDS = 60
-
-
-def write_program(path: str) -> None:
-    """The exchange as one file that Python runs: the modules that this host was sent, under the names they import each other by."""
-    folders = PACKAGE.split("/")
-    with zipfile.ZipFile(path, "w") as archive:
-        for depth in range(1, len(folders) + 1):
-            archive.writestr("/".join([*folders[:depth], "__init__.py"]), "")
-        for part in (_quant, _torrent, _swarm_share, _swarm_source, _swarm):
-            archive.writestr(f"{PACKAGE}/{part.__name__.rpartition('.')[2]}.py", inspect.getsource(part))
-        archive.writestr("__main__.py", f"import sys\n\nfrom {'.'.join(folders)} import _swarm\n\nsys.exit(_swarm.main(sys.argv))\n")
+# The exchange and everything that it imports.
+PARTS = ("_files", "_journal", "_pace", "_quant", "_ranges", "_swarm", "_swarm_share", "_swarm_source", "_torrent")
 
 
 class Swarm:
@@ -81,10 +72,7 @@ class Swarm:
         """Start filling the staging directory. Raises StoreError."""
         user = self._user()
         self.model.make_staging(user.pw_uid, user.pw_gid)
-        for name in (STATUS, STATUS + ".new"):
-            path = os.path.join(self.model.staging, name)
-            if os.path.lexists(path):
-                os.remove(path)
+        remove(self.status_file)
         job = {"folder": self.model.staging, "status": self.status_file}
         job.update({name: self.params[name] for name in ("number", "sharers")})
         self._start("fill", job, [f"ReadWritePaths={self.model.staging}"])
@@ -122,9 +110,9 @@ class Swarm:
         job = {"mode": mode, "repo_id": model.repo_id, "commit": model.commit, "quant": model.quant, "files": model.files, **job}
         job.update({name: self.params[name] for name in names})
         program, private = os.path.join(runtime, "swarm.pyz"), os.path.join(runtime, "private")
-        write_program(program)
-        _swarm.write_json(os.path.join(runtime, "job.json"), job)
-        _swarm.write_json(private, {"token": self.params["token"] or ""}, mode=0o600)
+        write_program(program, PARTS, "_swarm")
+        write_json(os.path.join(runtime, "job.json"), job)
+        write_json(private, {"token": self.params["token"] or ""}, mode=0o600)
         home = any(model.root == top or model.root.startswith(top + "/") for top in ("/home", "/root", "/run/user"))
         properties = [
             *PROPERTIES,
@@ -132,6 +120,7 @@ class Swarm:
             f"ProtectHome={'read-only' if home else 'yes'}",
             f"RequiresMountsFor={model.root}",
             f"LoadCredential=private:{private}",
+            *([f"LoadCredential=ca:{self.params['ca_file']}"] if self.params["ca_file"] else []),
         ]
         argv = ["systemd-run", "--quiet", "--no-ask-password", f"--unit={self.unit(mode)}", f"--uid={self.params['user']}"]
         argv += ["--service-type=exec", f"--description={mode.capitalize()}s {model.repo_id} {model.quant} with its peers"]
