@@ -23,7 +23,7 @@ from typing import Any
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._journal import give_journal
-from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_share import RUN_BYTES, Place, next_run
+from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_share import RUN_BYTES, STALLED, Place, next_run
 from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_source import Mirror, Source, SourceError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._torrent import Torrent, TorrentError, read
 
@@ -31,6 +31,7 @@ POLL = 0.1
 STATUS_SECONDS = 1.0
 LINGER = 20.0  # at most, for peers that lack pieces, before the files are handed on
 HELD_BYTES = 64 * 2**20  # from the mirror on the way to disk
+WRITTEN = 10.0  # after which it should be there
 LARGEST_FAILURES = 5  # of the mirror in a row
 SETTINGS = {
     "alert_mask": 0,
@@ -40,6 +41,9 @@ SETTINGS = {
     "enable_upnp": False,
     "enable_incoming_utp": False,
     "enable_outgoing_utp": False,
+    # Obfuscation hides nothing and costs time: pe_disabled.
+    "in_enc_policy": 2,
+    "out_enc_policy": 2,
     "unchoke_slots_limit": -1,  # a site's hosts are few, and all of them are friends
     "allow_multiple_connections_per_ip": False,
     # Hosts start within seconds of each other, and the first attempt to connect often comes too early.
@@ -127,6 +131,10 @@ class Engine:
         """How many connected peers have each piece."""
         return list(self.handle.piece_availability()) or [0] * len(self.torrent.pieces)
 
+    def give(self, piece: int, data: bytes) -> None:
+        """A whole piece that is known to be right; it replaces what peers have brought of it so far."""
+        self.handle.add_piece(piece, data, self.lt.add_piece_flags_t.overwrite_existing)
+
     def lacking_peers(self) -> bool:
         """Whether a connected peer lacks anything."""
         return any(not info.flags & info.seed for info in self.handle.get_peer_info())
@@ -156,8 +164,10 @@ class Fill:
         self.have: list[bool] = []
         self.connected: set[str] = set()
         self.idle = 0.0
+        self.stalled = False  # once, and what peers say of themselves counts no more
         self.note = ""
         self.from_mirror = 0
+        self.handed: dict[int, float] = {}  # piece from the mirror to when it was
         self.finished = threading.Event()
 
     def run(self) -> None:
@@ -196,6 +206,7 @@ class Fill:
             if status.total_payload_download != last:
                 last, moved = status.total_payload_download, now
             self.idle = now - moved
+            self.stalled = self.stalled or self.idle >= STALLED
             if all(self.have):
                 return
             if not self.supplier.is_alive() and self.idle >= LINGER:
@@ -214,28 +225,35 @@ class Fill:
     def _supply(self) -> None:
         """Read from the mirror what is this host's to bring; give up when it fails again and again."""
         longest, failures = max(RUN_BYTES // self.torrent.piece_length, 1), 0
-        handed: dict[int, int] = {}  # piece to its bytes, while it is on its way to disk
         while not self.finished.is_set():
+            handed = self._on_the_way()
             have = [there or piece in handed for piece, there in enumerate(self.have)]
+            offered = [0] * len(have) if self.stalled else self.engine.offered()
             age = time.monotonic() - self.started
-            run = next_run(self.place, have, self.engine.offered(), self.connected, age, self.idle, longest)
+            run = next_run(self.place, have, offered, self.connected, age, self.idle, longest)
             if not run:
                 self.finished.wait(POLL)
+                continue
             try:
-                for piece, data in self.source.pieces(self.torrent, self.job["repo_id"], run) if run else []:
-                    self.engine.handle.add_piece(piece, data, 0)
-                    handed[piece] = len(data)
+                for piece, data in self.source.pieces(self.torrent, self.job["repo_id"], run):
+                    self.engine.give(piece, data)
+                    self.handed[piece] = time.monotonic()
                     self.from_mirror += len(data)
                     failures = 0
-                    while sum(handed.values()) > HELD_BYTES and not self.finished.wait(POLL):
-                        handed = {number: size for number, size in handed.items() if not self.have[number]}
+                    while len(self._on_the_way()) * self.torrent.piece_length > HELD_BYTES and not self.finished.is_set():
+                        self.finished.wait(POLL)
             except SourceError as error:
                 failures += 1
                 self.note = str(error)
                 if failures >= LARGEST_FAILURES:
                     return
                 self.finished.wait(2.0**failures)
-            handed = {number: size for number, size in handed.items() if not self.have[number]}
+
+    def _on_the_way(self) -> set[int]:
+        """Pieces from the mirror that are being written. One that is not there in time was spoilt by a peer's part of it."""
+        now = time.monotonic()
+        self.handed = {piece: since for piece, since in self.handed.items() if not self.have[piece] and now - since < WRITTEN}
+        return set(self.handed)
 
     def _write_journals(self) -> None:
         for item in self.job["files"]:
