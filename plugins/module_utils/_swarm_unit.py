@@ -116,6 +116,8 @@ class Swarm:
         home = any(model.root == top or model.root.startswith(top + "/") for top in ("/home", "/root", "/run/user"))
         properties = [
             *PROPERTIES,
+            # libtorrent looks at the interfaces before it listens; this adds to the families above.
+            "RestrictAddressFamilies=AF_NETLINK",
             *properties,
             f"ProtectHome={'read-only' if home else 'yes'}",
             f"RequiresMountsFor={model.root}",
