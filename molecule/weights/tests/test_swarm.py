@@ -22,7 +22,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _torrent
 
 PORT = 6881
 LIAR = "/root/wrong_peer.py"
-TORRENTS = "/var/lib/llamacpp/mirror/torrents"
+INDEX = "/var/lib/llamacpp/mirror"
 SWARM = ["-e", "llama_model_transport=swarm", "-e", "model=padded", "-e", f"quant={QUANT}"]
 
 
@@ -55,7 +55,7 @@ def liar(on_host: Any) -> Iterator[Any]:
     forget(host)
     code = (ROOT / "molecule/weights/tests/wrong_peer.py").read_text()
     host.check_output(f"cat > {LIAR} <<'END'\n{code}\nEND")
-    encoded = on_host("mirror").check_output(f"base64 --wrap=0 {TORRENTS}/*/{QUANT}.torrent")
+    encoded = on_host("mirror").check_output(f"base64 --wrap=0 {INDEX}/torrents/$(ls {INDEX}/api/{PADDED})/{QUANT}.torrent")
     data = base64.b64decode(encoded)
     info_hash = hashlib.sha1(_torrent.encode(_torrent.decode(data)["info"])).hexdigest()
     command = f"python3 {LIAR} {info_hash} {len(_torrent.read(data).pieces)} {PORT}"
