@@ -124,7 +124,7 @@ class Swarm:
             f"LoadCredential=private:{private}",
             *([f"LoadCredential=ca:{self.params['ca_file']}"] if self.params["ca_file"] else []),
         ]
-        argv = ["systemd-run", "--quiet", "--no-ask-password", f"--unit={self.unit(mode)}", f"--uid={self.params['user']}"]
+        argv = ["systemd-run", "--quiet", "--no-ask-password", "--collect", f"--unit={self.unit(mode)}", f"--uid={self.params['user']}"]
         argv += ["--service-type=exec", f"--description={mode.capitalize()}s {model.repo_id} {model.quant} with its peers"]
         argv += [f"--property={value}" for value in properties]
         argv += ["--", str(self.python()), "-I", "-B", program, os.path.join(runtime, "job.json")]
