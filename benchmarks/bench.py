@@ -25,6 +25,7 @@ import exposure
 import fetching
 import fitting
 import planning
+import swarm
 from headers import header_vs_ggufpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +70,8 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "exact_fit_seconds": fitting.exact_fit_seconds,
     "exposure_cpu": exposure.exposure_cpu,
     "exposure_cuda": exposure.exposure_cuda,
+    "swarm_fill_ratio": swarm.fill_ratio,
+    "swarm_origin_ratio": swarm.origin_ratio,
 }
 
 

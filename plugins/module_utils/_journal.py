@@ -12,7 +12,7 @@ as the host has not been started anew; after that only what was synced does. Not
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import boot_id, read_json, remove, size_of, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._ranges import Ranges
@@ -68,13 +68,13 @@ def _ranges(pairs: Any) -> Ranges:
     return found
 
 
-def give_journal(part: str, item: dict[str, Any]) -> None:
-    """For a part of full size that came by another way: all of it is there, none of it is verified."""
+def give_journal(part: str, item: dict[str, Any], received: Optional[list[list[int]]] = None) -> None:
+    """For a part of full size that came by another way: all of it is there, or these ranges are; none of it is verified."""
     journal = {
         "size": item["size"],
         "sha256": item["sha256"],
         "boot": boot_id(),
-        "received": [[0, item["size"]]],
+        "received": [[0, item["size"]]] if received is None else received,
         "synced": [],
         "etags": {},
     }

@@ -1,13 +1,14 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The transfer as one file that Python runs: the modules that this host was sent, under the names they import each other by."""
+"""A program of ours as one file that Python runs: the modules that this host was sent, under the names they import each other by."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 import zipfile
+from collections.abc import Sequence
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _transfer
 
@@ -35,11 +36,12 @@ PARTS = (
 )
 
 
-def write_program(path: str) -> None:
+def write_program(path: str, parts: Sequence[str] = PARTS, entry: str = "_transfer") -> None:
+    """Write modules that are loaded here to ``path``; ``entry``, one of them, has a ``main`` that takes the arguments."""
     folders = PACKAGE.split(".")
     with zipfile.ZipFile(path, "w") as archive:
         for depth in range(1, len(folders) + 1):
             archive.writestr("/".join([*folders[:depth], "__init__.py"]), "")
-        for name in PARTS:
+        for name in parts:
             archive.writestr("/".join([*folders, f"{name}.py"]), inspect.getsource(sys.modules[f"{PACKAGE}.{name}"]))
-        archive.writestr("__main__.py", f"import sys\n\nfrom {PACKAGE} import _transfer\n\nsys.exit(_transfer.main(sys.argv))\n")
+        archive.writestr("__main__.py", f"import sys\n\nfrom {PACKAGE} import {entry}\n\nsys.exit({entry}.main(sys.argv))\n")

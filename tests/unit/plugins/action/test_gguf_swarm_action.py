@@ -1,0 +1,46 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.action import gguf_swarm
+
+
+@pytest.mark.parametrize(
+    ("result", "line"),
+    [
+        pytest.param(
+            {"bytes_done": 10**9, "bytes_total": 4 * 10**9, "peers": 3},
+            "gpu-a: Q8_0 1.0 GB of 4.0 GB (25 %) by the swarm, 3 peers",
+            id="under way",
+        ),
+        pytest.param(
+            {"bytes_total": 4 * 10**9, "note": "http://mirror cannot be reached"},
+            "gpu-a: Q8_0 0.0 MB of 4.0 GB (0 %) by the swarm, 0 peers - http://mirror cannot be reached",
+            id="in trouble",
+        ),
+    ],
+)
+def test_progress_line(result, line):
+    assert gguf_swarm.progress_line("gpu-a", "Q8_0", result) == line
+
+
+def test_the_task_stays_until_the_module_has_finished(monkeypatch):
+    answers = [{"changed": True, "finished": False}, {"changed": False, "finished": True, "filled": True}]
+    asked = []
+
+    def execute(module_name, module_args, task_vars):
+        asked.append(module_args.get("started", False))
+        return answers[len(asked) - 1]
+
+    action = gguf_swarm.ActionModule.__new__(gguf_swarm.ActionModule)
+    action._task = types.SimpleNamespace(args={"quant": "Q8_0"}, check_mode=False)
+    action._execute_module = execute
+    monkeypatch.setattr(gguf_swarm.ActionBase, "run", lambda *_arguments: {})
+    assert action.run(task_vars={}) == {"changed": True, "finished": True, "filled": True}
+    assert asked == [False, True]
