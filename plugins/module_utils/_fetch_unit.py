@@ -288,7 +288,7 @@ class Download:
             f"ReadWritePaths={self.model.staging}",
             f"RequiresMountsFor={self.model.root}",
             f"LoadCredential=private:{self.runtime}/private",
-            # Below /home, /root or /tmp the unit would not see it otherwise.
+            # Below /home or /tmp the unit would not see it otherwise.
             *(f"BindReadOnlyPaths=-{path}" for path in directories),
             *([f"LoadCredential=ca:{self.params['ca_file']}"] if self.params["ca_file"] else []),
         ]

@@ -98,7 +98,9 @@ options:
         choices: [hub, mirror, directory]
         default: hub
       url:
-        description: URL, or the absolute path of the directory.
+        description:
+          - URL, or the absolute path of the directory.
+          - O(user) must be able to read a directory. One below C(/root) is not such a directory.
         type: str
         required: true
       token:

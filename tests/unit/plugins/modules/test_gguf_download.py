@@ -384,8 +384,8 @@ def test_directory_before_hub(host, hub, tmp_path):
     [
         ("/var/lib/models", [], "yes"),
         ("/var/lib/models", ["/mnt/usb"], "yes"),
-        ("/var/lib/models", ["/mnt/usb", "/root/usb"], "tmpfs"),
-        ("/home/models", ["/root/usb"], "read-only"),
+        ("/var/lib/models", ["/mnt/usb", "/home/me/usb"], "tmpfs"),
+        ("/home/models", ["/home/me/usb"], "read-only"),
     ],
 )
 def test_homes_stay_closed_as_far_as_they_can(root, directories, protection):
