@@ -53,27 +53,31 @@ def collect(kernel: str, load: str = "", run: Run = run_command) -> dict[str, An
         load: what ``modprobe`` said when it could not load them.
         run: runs a program.
     """
-    status, out, _err = run(["modinfo", "-k", kernel, "nvidia"])
-    fields = dict(line.split(":", 1) for line in out.splitlines() if ":" in line) if status == 0 else {}
+    dkms = dkms_states(run(["dkms", "status"])[1])
+    # Debian's modules have names of their own, which aliases stand for.
+    names = dict.fromkeys(["nvidia", *(entry["name"] for entry in dkms)])
+    told = next((out for status, out, _err in (run(["modinfo", "-k", kernel, name]) for name in names) if status == 0), "")
+    fields = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
     smi = run(["nvidia-smi", "--query-gpu=pci.bus_id,driver_version", "--format=csv,noheader"])
     logs = {path: compiler_lines(read_text(path)) for path in glob.glob(f"{DKMS}/nvidia*/*/build/make.log")}
     kernel_log = run(["dmesg"])[1].splitlines()
+    state = _driver_state.collect("other", run=run)
     cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA]
     return {
         "kernel": kernel,
         "devices": [card["pci_address"] for card in cards],
         "bound": {card["pci_address"]: card["driver"] for card in cards},
         "headers": os.path.exists(f"/lib/modules/{kernel}/build/Makefile"),
-        "dkms": dkms_states(run(["dkms", "status"])[1]),
+        "dkms": dkms,
         "logs": {path: lines for path, lines in logs.items() if lines},
         "module": {key: fields.get(key, "").strip() for key in ("version", "vermagic", "license")},
-        "loaded": _driver_state.collect("other")["version"],
-        "modules": _driver_state.collect("other")["loaded"],
+        "loaded": state["version"],
+        "modules": state["loaded"],
         "load": load,
         "smi": {"status": smi[0], "text": (smi[1] + smi[2]).strip()},
         "log": [line for line in kernel_log if _KERNEL_LINE.search(line)][-20:],
-        "container": _driver_state.container(),
-        "secure_boot": _driver_state.secure_boot(),
+        "container": state["container"],
+        "secure_boot": state["secure_boot"],
     }
 
 
