@@ -57,7 +57,7 @@ lab() {
 
 molecule() {
   local scenario
-  for scenario in default plan; do
+  for scenario in default plan driver; do
     say "molecule: scenario $scenario on lab hosts"
     command molecule test --scenario-name "$scenario"
   done
@@ -75,7 +75,7 @@ report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 FULL=1
     export FUZZ_EXAMPLES=100000
     set -- "${all[@]}" source_demo
     report=build/full.json
