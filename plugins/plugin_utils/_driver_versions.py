@@ -95,18 +95,20 @@ def undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[
 
     Both are the C(installed) packages of the host.
     """
-    fresh = sorted(name for name in after if name not in before)
+    # What an interrupted run has left half installed is of no use either.
+    fresh = sorted(name for name, now in after.items() if name not in before or not (before[name]["whole"] or now["whole"]))
     changed = [
         f"{name}={was['version']}"
         for name, was in sorted(before.items())
-        if after.get(name, {}).get("version") != was["version"] or (was["whole"] and not after.get(name, {}).get("whole"))
+        if name not in fresh
+        and (after.get(name, {}).get("version") != was["version"] or (was["whole"] and not after.get(name, {}).get("whole")))
     ]
     return {"purge": fresh, "reinstall": changed}
 
 
 def _locked(said: str, holder: Mapping[str, Any]) -> str:
     """A sentence about a package manager that another program holds; empty where it is free."""
-    if not re.search(r"Could not get lock|Failed to lock apt|is another process using it|lock_timeout|Waited .* for lock", said):
+    if not re.search(r"^E: ?Could not get lock|E:Could not get lock|Failed to lock apt", said, re.MULTILINE):
         return ""
     who = f"{holder['name']} (PID {holder['pid']}) holds it" if holder else "another program held it"
     return f"The package manager stayed locked for longer than nvidia_driver_package_timeout: {who}. Run again when it has ended."

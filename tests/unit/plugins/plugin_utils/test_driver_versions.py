@@ -103,6 +103,15 @@ def test_undo() -> None:
         "new": {"version": "1", **whole},
     }
     assert _driver_versions.undo(before, after) == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    half = {"left": {"version": "1", "whole": False, "held": False}}
+    assert _driver_versions.undo(half, half) == {"purge": ["left"], "reinstall": []}
+
+
+def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
+    said = (
+        "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend.\nE: Sub-process /usr/bin/dpkg returned an error code (1)"
+    )
+    assert "stayed locked" not in _driver_versions.install_problem(said, PLAN, "580.95.05", {})
 
 
 @pytest.mark.parametrize(
