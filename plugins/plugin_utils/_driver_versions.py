@@ -79,12 +79,17 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(
             f"The headers {name} are missing: no repository of this host has them. Restart into an installed kernel, or add the repository."
         )
-    companions = [name for name in offered(plan["companions"], available) if available.get(name) or name in installed]
     separator = "=" if plan["manager"] == "apt" else "-"
+    # Companions come in the driver's version where they have it, Debian's persistence daemon for one does not.
+    exact = dict(packages)
+    for name in offered(plan["companions"], available):
+        same = _fitting(available.get(name, []), "", version) if version else {}
+        if same or available.get(name) or name in installed:
+            exact[name] = same.get(version, "")
     return {
         "version": version,
         "packages": packages,
-        "install": [f"{name}{separator}{wanted}" for name, wanted in packages.items()] + companions,
+        "install": [f"{name}{separator}{wanted}" if wanted else name for name, wanted in exact.items()],
         "headers": plan["headers"] + [name for name in plan["headers_meta"] if available.get(name)],
         "problems": problems,
     }

@@ -23,7 +23,7 @@ PLAN = {
     "modules": "open",
     "source": "nvidia",
 }
-THERE = {"persistenced": ["580.95.05-1"], "dkms": ["3.0"], "linux-headers-6.1": ["6.1"], "linux-headers-amd64": ["6.1"]}
+THERE = {"persistenced": ["1.0"], "dkms": ["3.0"], "linux-headers-6.1": ["6.1"], "linux-headers-amd64": ["6.1"]}
 
 
 def choose(available: dict[str, list[str]], installed: dict[str, Any] | None = None, **plan: Any) -> dict[str, Any]:
@@ -86,6 +86,11 @@ def test_alternatives_and_what_is_not_on_offer() -> None:
     )
     assert chosen["packages"]["fabric-580"] == "580.126.09-1"
     assert "none" not in chosen["install"]
+
+
+def test_companions_come_in_the_version_that_they_have() -> None:
+    assert choose({**BOTH, "persistenced": ["535.171.04-1"]})["install"][2:] == ["persistenced", "dkms"]
+    assert choose({**BOTH, "persistenced": ["590.48.01-1", "580.126.09-1"]})["install"][2:] == ["persistenced=580.126.09-1", "dkms"]
 
 
 def test_rpm_names() -> None:
