@@ -142,7 +142,8 @@ def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Map
         return locked
     found = known.get("diagnosis", {})
     what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed and was taken back."
-    if found.get("cause") in ("compile", "headers", "build"):
+    built = re.search("dkms|kernel headers", said, re.IGNORECASE)
+    if found.get("cause") == "compile" or (built and found.get("cause") in ("headers", "build")):
         others = ["nvidia_driver_source nvidia"] if plan["source"] == "distribution" else ["another nvidia_driver_branch"]
         others += ["nvidia_driver_modules proprietary"] if plan["modules"] == "open" else []
         cause = found["sentence"].partition(" nvidia-smi lists")[0]

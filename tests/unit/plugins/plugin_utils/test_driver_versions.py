@@ -148,6 +148,7 @@ LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /
             "nv.c:1: error: x. Take another nvidia_driver_branch, nvidia_driver_modules proprietary, or a kernel",
             id="does not compile",
         ),
+        pytest.param("x\nE: No space left", {"diagnosis": {"cause": "headers"}}, "E: No space left", id="headers are not the cause"),
         pytest.param("x\nE: Unable to correct problems", {"diagnosis": {"cause": "missing"}}, "E: Unable to correct", id="anything else"),
     ],
 )
