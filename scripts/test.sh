@@ -80,7 +80,7 @@ report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 FULL=1
     set -- "${all[@]}" source_demo
     report=build/full.json
     ;;

@@ -46,7 +46,8 @@ class ActionModule(ActionBase):
             result = dict(self._execute_module(**hardware, task_vars=variables))
             if result.get("failed") or result.get("unreachable"):
                 return result
-            settings["problems"] = self._problems(variables, result["ansible_facts"])
+            settings["problems"] = list(self._with_facts(variables, result["ansible_facts"], "llama_plan_problems") or [])
+            settings["driver_refusal"] = str(self._with_facts(variables, result["ansible_facts"], "llama_plan_driver_refusal"))
         facts = recorded or result["ansible_facts"]["llama_hardware"]
         asked = _planner.needs_listing(facts, settings, entry)
         if asked and sources["problem"]:
@@ -66,7 +67,7 @@ class ActionModule(ActionBase):
         replaced = {entry.get("id") for entry in own}
         return [*(entry for entry in variables.get(ADVISORIES, []) if entry["id"] not in replaced), *own]
 
-    def _problems(self, variables: dict[str, Any], facts: dict[str, Any]) -> list[str]:
-        """What stands in the way, as the playbook sees it now that there are facts."""
+    def _with_facts(self, variables: dict[str, Any], facts: dict[str, Any], name: str) -> Any:
+        """A variable about what stands in the way, as the playbook sees it now that there are facts."""
         known = {**variables, "ansible_facts": {**variables.get("ansible_facts", {}), **facts}}
-        return list(self._templar.copy_with_new_env(available_variables=known).template(variables.get("llama_plan_problems", [])))
+        return self._templar.copy_with_new_env(available_variables=known).template(variables[name])

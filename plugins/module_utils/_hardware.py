@@ -18,6 +18,7 @@ from typing import Any, Optional
 from ansible_collections.onprem.llamacpp.plugins.module_utils import (
     _disks,
     _dmi,
+    _driver_state,
     _engine_config,
     _installed,
     _instance,
@@ -166,6 +167,7 @@ def collect(
         "memory": memory,
         "cpu": {**cpu, "numa_nodes": _memory.numa_nodes()},
         "devices": devices,
+        "driver": _driver_state.collect(os_facts["family"]),
         "other_gpus": _pci.others(cards),
         "disks": disk_facts(paths, "disk" in measure, may_write),
         "engines": engines,

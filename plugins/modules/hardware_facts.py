@@ -197,6 +197,26 @@ ansible_facts:
               type: list
               elements: dict
               returned: always
+        driver:
+          description: The kernel driver of NVIDIA devices and what decides whether one can be installed.
+          type: dict
+          returned: always
+          contains:
+            version: {description: "Of the loaded module, else empty.", type: str, returned: always, sample: 580.95.05}
+            modules: {description: "V(open), V(proprietary), or empty where none is loaded.", type: str, returned: always}
+            loaded: {description: Modules of NVIDIA's and others' drivers that are loaded., type: list, elements: str, returned: always}
+            nvswitches: {description: NVSwitches on the bus., type: int, returned: always}
+            container: {description: "The kind of container that the host is, empty for a machine.", type: str, returned: always}
+            jetson: {description: Whether it is a Jetson., type: bool, returned: always}
+            licensed_guest: {description: Whether a licensed driver of a virtual GPU is configured., type: bool, returned: always}
+            secure_boot: {description: Whether Secure Boot is on; null when the firmware does not say., type: bool, returned: always}
+            kernels:
+              description: Installed kernels with C(release) and whether their C(headers) are there.
+              type: list
+              elements: dict
+              returned: always
+            record: {description: "What P(onprem.llamacpp.nvidia_driver#role) installed, else empty.", type: dict, returned: always}
+            packages: {description: Versions of the recorded packages now., type: dict, returned: always}
         other_gpus:
           description:
             - GPUs of other makers with C(vendor) (V(amd), V(intel)), C(pci_address), C(pci_id), and C(name) when the host has a C(pci.ids).

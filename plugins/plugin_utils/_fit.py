@@ -169,7 +169,11 @@ def assess(
         remedies.append(f"a device with {amount(quant['vram_offload'])}" if quant.get("vram_offload") else "a larger device")
     devices = used_devices(found, room)
     if settings.get("require_driver") and any(device.get("driver") is False for device in devices):
-        short.append("device: no driver serves it: install the NVIDIA driver, or set llama_plan_backend to cpu")
+        refusal = settings.get("driver_refusal", "install the NVIDIA driver")
+        if refusal:
+            short.append(f"device: no driver serves it: {refusal.rstrip('.')}, or set llama_plan_backend to cpu")
+        else:
+            notes.append("no driver serves the device yet: it is installed first")
     if settings.get("placement"):
         found.placement.update(settings["placement"])
         notes.append("placement as told: " + ", ".join(f"{key}={value}" for key, value in sorted(settings["placement"].items())))

@@ -117,5 +117,5 @@ def test_a_host_without_its_driver_is_not_deployed_to(play: Any, on_host: Any) -
     before = tree(on_host("t4-bare"))
     run = play("--limit", "t4-bare", "-e", "llama_plan_require_listing=false")
     assert run.status != 0
-    assert "device: no driver serves it: install the NVIDIA driver, or set llama_plan_backend to cpu" in run.text
+    assert "no driver serves it: install the NVIDIA driver on the machine that this systemd-nspawn container runs on, or set" in run.text
     assert tree(on_host("t4-bare")) == before

@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What package managers of hosts say of packages: versions on offer, versions installed, who holds the lock."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text, run_command
+
+APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+
+
+def parse_madison(text: str) -> dict[str, list[str]]:
+    """Versions on offer by package, newest first, from ``apt-cache madison``."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) >= 3 and cells[1] not in found.setdefault(cells[0], []):
+            found[cells[0]].append(cells[1])
+    return found
+
+
+def parse_rows(text: str) -> dict[str, list[str]]:
+    """Versions on offer by package, newest first, from lines of name and version, oldest first."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        cells = line.split()
+        if len(cells) == 2:
+            found.setdefault(cells[0], []).insert(0, cells[1])
+    return found
+
+
+def parse_dpkg(text: str) -> dict[str, dict[str, Any]]:
+    """Installed packages with version, whether they are whole and whether they are held, from ``dpkg-query``."""
+    found = {}
+    for line in text.splitlines():
+        cells = line.split()
+        if len(cells) == 3 and cells[2][1] not in "nc":
+            found[cells[0]] = {"version": cells[1], "whole": cells[2][1:] == "i", "held": cells[2][0] == "h"}
+    return found
+
+
+def parse_rpm(text: str, locked: str) -> dict[str, dict[str, Any]]:
+    """Installed packages, from ``rpm -qa`` and the text of the version lock."""
+    found = {}
+    for line in text.splitlines():
+        cells = line.split()
+        if len(cells) == 2:
+            found[cells[0]] = {
+                "version": cells[1],
+                "whole": True,
+                "held": any(row.startswith(cells[0] + "-") for row in locked.splitlines()),
+            }
+    return found
+
+
+def holder(paths: tuple[str, ...] = APT_LOCKS, locks: str = "/proc/locks") -> dict[str, Any]:
+    """The process that holds a lock of the package manager: pid and name; empty where nobody does."""
+    wanted = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        wanted[status.st_ino] = path
+    for line in read_text(locks).splitlines():
+        # 1: POSIX  ADVISORY  WRITE 4242 fe:00:1234 0 EOF; waiting ones have an arrow
+        cells = line.split()
+        inode = cells[5].rpartition(":")[2] if len(cells) > 5 and "->" not in cells else ""
+        if inode.isdigit() and int(inode) in wanted:
+            name = read_text(f"/proc/{cells[4]}/comm").strip() or "a process"
+            return {"pid": int(cells[4]), "name": name, "path": wanted[int(inode)]}
+    return {}
+
+
+def collect(manager: str, names: list[str], run: Run = run_command) -> dict[str, Any]:
+    """Packages on offer and installed, and the lock's holder.
+
+    Args:
+        manager: ``apt`` or ``dnf``.
+        names: packages whose versions on offer are told.
+        run: runs a program.
+    """
+    if manager == "dnf":
+        offered = (
+            run(["dnf", "-q", "repoquery", "--available", "--qf", "%{name} %{epoch}:%{version}-%{release}\n", *names])[1] if names else ""
+        )
+        rows = run(["rpm", "-qa", "--qf", "%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\n"])[1]
+        return {
+            "available": parse_rows(offered),
+            "installed": parse_rpm(rows, read_text("/etc/dnf/plugins/versionlock.list")),
+            "holder": {},
+        }
+    offered = run(["apt-cache", "madison", *names])[1] if names else ""
+    rows = run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"])[1]
+    return {"available": parse_madison(offered), "installed": parse_dpkg(rows), "holder": holder()}

@@ -1,0 +1,220 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Versions of packages that belong together, taking back, and what package managers say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_packages
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions
+
+PLAN = {
+    "packages": ["open", "cuda"],
+    "companions": ["persistenced", "dkms"],
+    "headers": ["linux-headers-6.1"],
+    "headers_meta": ["linux-headers-amd64"],
+    "branch": "580",
+    "version": "",
+    "manager": "apt",
+    "modules": "open",
+    "source": "nvidia",
+}
+THERE = {"persistenced": ["1.0"], "dkms": ["3.0"], "linux-headers-6.1": ["6.1"], "linux-headers-amd64": ["6.1"]}
+
+
+def choose(available: dict[str, list[str]], installed: dict[str, Any] | None = None, **plan: Any) -> dict[str, Any]:
+    return _driver_versions.choose({**PLAN, **plan}, {"available": {**THERE, **available}, "installed": installed or {}})
+
+
+BOTH = {"open": ["590.48.01-1", "580.126.09-1", "580.95.05-1"], "cuda": ["590.48.01-1", "580.126.09-1", "580.95.05-1"]}
+
+
+@pytest.mark.parametrize(
+    ("available", "plan", "version"),
+    [
+        pytest.param(BOTH, {}, "580.126.09", id="newest of the branch"),
+        pytest.param(BOTH, {"version": "580.95.05"}, "580.95.05", id="exact version"),
+        pytest.param(BOTH, {"branch": ""}, "590.48.01", id="any branch"),
+        pytest.param({**BOTH, "cuda": BOTH["cuda"][2:]}, {}, "580.95.05", id="newest that all have"),
+        pytest.param({"open": ["580.9.1-1", "580.95.05-1"], "cuda": ["580.9.1-1", "580.95.05-1"]}, {}, "580.95.05", id="numbers, not text"),
+        pytest.param(
+            {"open": ["535.261.03-1"], "cuda": ["535.309.01-0+deb12u1", "535.261.03-1"]},
+            {"branch": ""},
+            "535.261.03",
+            id="bookworm's open modules lag behind its libraries",
+        ),
+    ],
+)
+def test_version(available: dict[str, list[str]], plan: dict[str, Any], version: str) -> None:
+    chosen = choose(available, **plan)
+    assert (chosen["version"], chosen["problems"]) == (version, [])
+    assert chosen["install"] == [f"open={version}-1", f"cuda={version}-1", "persistenced", "dkms"]
+
+
+@pytest.mark.parametrize(
+    ("available", "installed", "plan", "problem"),
+    [
+        pytest.param({"open": BOTH["open"]}, {}, {}, "The package cuda of the branch 580 is missing: no repository", id="missing package"),
+        pytest.param(BOTH, {}, {"branch": "570"}, "is missing: on offer: 580.95.05, 580.126.09, 590.48.01", id="missing branch"),
+        pytest.param(BOTH, {}, {"version": "580.1.1"}, "The package open of the 580.1.1 is missing", id="missing version"),
+        pytest.param(
+            {"open": ["580.95.05-1"], "cuda": ["580.126.09-1"]}, {}, {}, "must not be mixed (open: 580.95.05; cuda: 580.126.09)", id="mixed"
+        ),
+        pytest.param(
+            BOTH,
+            {"cuda": {"version": "580.95.05-1", "whole": True, "held": True}},
+            {},
+            "cuda is held at 580.95.05-1, and 580.126.09-1 is wanted: release it (apt-mark unhold cuda)",
+            id="held package",
+        ),
+        pytest.param(
+            {**BOTH, "linux-headers-6.1": []}, {}, {}, "The headers linux-headers-6.1 are missing", id="no headers for the kernel"
+        ),
+    ],
+)
+def test_problem(available: dict[str, list[str]], installed: dict[str, Any], plan: dict[str, Any], problem: str) -> None:
+    assert problem in " ".join(choose(available, installed, **plan)["problems"])
+
+
+def test_alternatives_and_what_is_not_on_offer() -> None:
+    chosen = choose(
+        {**BOTH, "fabric-580": ["580.126.09-1"]}, packages=["open", "cuda", "fabric|fabric-580"], companions=["persistenced", "none"]
+    )
+    assert chosen["packages"]["fabric-580"] == "580.126.09-1"
+    assert "none" not in chosen["install"]
+
+
+def test_companions_come_in_the_version_that_they_have() -> None:
+    assert choose({**BOTH, "persistenced": ["535.171.04-1"]})["install"][2:] == ["persistenced", "dkms"]
+    assert choose({**BOTH, "persistenced": ["590.48.01-1", "580.126.09-1"]})["install"][2:] == ["persistenced=580.126.09-1", "dkms"]
+
+
+def test_rpm_names() -> None:
+    versions = {name: ["3:580.95.05-1.el9"] for name in ("open", "cuda")}
+    assert choose(versions, manager="dnf")["install"][:2] == ["open-3:580.95.05-1.el9", "cuda-3:580.95.05-1.el9"]
+
+
+def test_undo() -> None:
+    whole = {"whole": True, "held": False}
+    before = {"kept": {"version": "1", **whole}, "upgraded": {"version": "1", **whole}, "broken": {"version": "1", **whole}}
+    after = {
+        **before,
+        "upgraded": {"version": "2", **whole},
+        "broken": {"version": "1", "whole": False, "held": False},
+        "new": {"version": "1", **whole},
+    }
+    assert _driver_versions.undo(before, after) == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    half = {"left": {"version": "1", "whole": False, "held": False}}
+    assert _driver_versions.undo(half, half) == {"purge": ["left"], "reinstall": []}
+
+
+def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
+    said = (
+        "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend.\nE: Sub-process /usr/bin/dpkg returned an error code (1)"
+    )
+    assert "stayed locked" not in _driver_versions.install_problem(said, PLAN, "580.95.05", {})
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        pytest.param("GPG error: http://m InRelease: the following signatures: NO_PUBKEY A4B469963BF863CC", "another key", id="wrong key"),
+        pytest.param("E:The repository 'http://m  Release' is not signed.", "no signature", id="unsigned"),
+        pytest.param("Could not resolve 'developer.download.nvidia.com'", "has no address", id="no internet"),
+        pytest.param("Could not connect to 10.0.0.1:80 (10.0.0.1). - connect (111: Connection refused)", "does not answer", id="no mirror"),
+        pytest.param("E:The repository 'http://m ' does not have a Release file.", "404", id="wrong folder"),
+        pytest.param("something else", "cannot be read", id="anything else"),
+    ],
+)
+def test_repository_problem(said: str, part: str) -> None:
+    sentence = _driver_versions.repository_problem(said, "http://m", {})
+    assert "http://m" in sentence and part in sentence and "nvidia_driver_repository_url" in sentence
+
+
+LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
+
+
+@pytest.mark.parametrize(
+    ("said", "known", "part"),
+    [
+        pytest.param(LOCKED, {"holder": {"name": "unattended-upgr", "pid": 42}}, "unattended-upgr (PID 42) holds it", id="locked"),
+        pytest.param(
+            "dpkg: error processing package",
+            {"diagnosis": {"cause": "compile", "sentence": "It does not compile: nv.c:1: error: x. nvidia-smi lists no device"}},
+            "nv.c:1: error: x. Take another nvidia_driver_branch, nvidia_driver_modules proprietary, or a kernel",
+            id="does not compile",
+        ),
+        pytest.param("x\nE: No space left", {"diagnosis": {"cause": "headers"}}, "E: No space left", id="headers are not the cause"),
+        pytest.param("x\nE: Unable to correct problems", {"diagnosis": {"cause": "missing"}}, "E: Unable to correct", id="anything else"),
+    ],
+)
+def test_install_problem(said: str, known: dict[str, Any], part: str) -> None:
+    assert part in _driver_versions.install_problem(said, PLAN, "580.95.05", known)
+
+
+def test_lock_holder(tmp_path: Any) -> None:
+    lock, locks = tmp_path / "lock", tmp_path / "locks"
+    lock.touch()
+    locks.write_text(f"1: POSIX  ADVISORY  WRITE 1 fe:00:{lock.stat().st_ino} 0 EOF\n2: FLOCK  ADVISORY  WRITE 7 fe:00:5 0 EOF\n")
+    assert _driver_packages.holder((str(lock),), str(locks))["pid"] == 1
+    assert _driver_packages.holder((str(tmp_path / "none"),), str(locks)) == {}
+
+
+def test_package_managers() -> None:
+    madison = " nvidia-smi | 535.309.01-0+deb12u1 | http://s x Packages\n nvidia-smi | 535.261.03-1 | http://d x Packages\n"
+    assert _driver_packages.parse_madison(madison) == {"nvidia-smi": ["535.309.01-0+deb12u1", "535.261.03-1"]}
+    dpkg = "a 1 ii \nb 2 hi \nc 3 iF \nd 4 rc \ne  un \n"
+    assert _driver_packages.parse_dpkg(dpkg) == {
+        "a": {"version": "1", "whole": True, "held": False},
+        "b": {"version": "2", "whole": True, "held": True},
+        "c": {"version": "3", "whole": False, "held": False},
+    }
+    assert _driver_packages.parse_rpm("a 1:2-3\n", "a-1:2-3.*\n") == {"a": {"version": "1:2-3", "whole": True, "held": True}}
+
+
+@pytest.mark.parametrize(
+    ("plan", "paths", "services"),
+    [
+        pytest.param({"packages": [], "fabric_manager": False, "manager": "apt"}, 0, ["nvidia-persistenced.service"], id="none"),
+        pytest.param(
+            {"packages": ["x"], "fabric_manager": False, "manager": "apt"}, 4, ["nvidia-persistenced.service"], id="GPU or MIG, apt"
+        ),
+        pytest.param(
+            {"packages": ["x"], "fabric_manager": True, "manager": "dnf"},
+            3,
+            ["nvidia-persistenced.service", "nvidia-fabricmanager.service"],
+            id="NVSwitch, dnf",
+        ),
+    ],
+)
+def test_files(plan: dict[str, Any], paths: int, services: list[str]) -> None:
+    made = _driver_boot.files({**plan, "lock": ["nvidia-*"]}, "580.95.05")
+    assert len(made) == paths
+    if made:
+        assert made[_driver_boot.LOAD].endswith("nvidia\nnvidia-uvm\n")
+        assert "blacklist nouveau" in made[_driver_boot.NOUVEAU]
+        assert f"After=systemd-modules-load.service {' '.join(services)}" in made[_driver_boot.ORDER]
+    if plan["manager"] == "apt" and made:
+        assert "Pin: version /^([0-9]+:)?580[.]95[.]05-/" in made[_driver_boot.LOCK]
+    assert _driver_boot.services(plan) == services
+
+
+def test_settings_come_back() -> None:
+    gpu = {"uuid": "GPU-1", "power_limit": 300.0, "name": "NVIDIA H200", "mig_parent": ""}
+    mig = [{"uuid": f"MIG-{n}", "power_limit": None, "name": "NVIDIA A100 MIG 3g.40gb", "mig_parent": "GPU-2"} for n in (1, 2)]
+    before = _driver_boot.settings([gpu, *mig])
+    assert before == {"power": {"GPU-1": 300.0}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}
+    assert _driver_boot.restore(before, [gpu, *mig]) == []
+    assert _driver_boot.restore(before, [{**gpu, "power_limit": 700.0}]) == [
+        ["nvidia-smi", "-i", "GPU-1", "-pl", "300"],
+        ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
+        ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
+    ]
+    assert _driver_boot.restore(before, []) == [
+        ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
+        ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
+    ]
