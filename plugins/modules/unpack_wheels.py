@@ -89,7 +89,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _host, _transfer, _wheels
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _files, _host, _wheels
 
 
 def make(path: str, files: list[str], inside: str, manifest: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ def make(path: str, files: list[str], inside: str, manifest: dict[str, Any]) -> 
         for file in files:
             _wheels.unpack(file, inside, stage)
         _wheels.link(stage)
-        _transfer.write_json(os.path.join(stage, _wheels.MANIFEST), manifest)
+        _files.write_json(os.path.join(stage, _wheels.MANIFEST), manifest)
         if os.path.lexists(path):
             os.rename(path, old)
         os.rename(stage, path)
