@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import subprocess
 import sys
@@ -39,4 +40,8 @@ def print_made(description: str | None, make: Callable[[Path], Path]) -> None:
     """The command line of a script that makes a model: prints where it is."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=cache_directory("models"), help="directory that keeps models between runs")
-    print(make(parser.parse_args().cache))
+    cache = parser.parse_args().cache
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / ".lock", "w", encoding="utf-8") as lock:  # scenarios run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        print(make(cache))
