@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -137,8 +138,9 @@ class Proxy:
 
     @staticmethod
     def pump(source, target):
-        while data := source.recv(65536):
-            target.sendall(data)
+        with contextlib.suppress(OSError):  # the other direction may have ended first
+            while data := source.recv(65536):
+                target.sendall(data)
         target.close()
 
 
