@@ -28,7 +28,8 @@ from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _rollout
 
-ROLLOUT_FACT, STATUS_FACT = "llama_rollout_result", "llama_server_status"
+ROLLOUT_FACT = "llama_rollout_result"
+STATUS_FACT = "llama_server_status"
 REPORT = "Tell what came of it"
 DEGRADED = 1
 

@@ -108,7 +108,7 @@ class Source:
     def _follow(self, link: Link, url: str, target: str, headers: dict[str, str], owns_link: bool) -> Answer:
         """Follows the Hub to its storage without taking the token along or leaving HTTPS."""
         linked = ""
-        for _ in range(MOST_REDIRECTS):
+        for _redirect in range(MOST_REDIRECTS):
             own = {"Authorization": f"Bearer {self.options.token}"} if self.options.token and origin(target) == origin(url) else {}
             answer = link.get(target, {**headers, **own}, owns_link)
             # The Hub says what it points to beside the redirect; the storage behind it does not know.

@@ -67,7 +67,10 @@ class Source:
         for piece in run:
             begin, end = torrent.bounds(piece)
             while len(held) < end - begin:
-                held += next(blocks)
+                block = next(blocks, b"")
+                if not block:
+                    raise SourceError(f"{self.mirror.url} ended before piece {piece} was whole")
+                held += block
             data, held = bytes(held[: end - begin]), held[end - begin :]
             if not torrent.is_piece(piece, data):
                 self.close()

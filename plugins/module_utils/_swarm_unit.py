@@ -14,7 +14,7 @@ import shutil
 import sys
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm  # noqa: F401 - loads the parts of the program
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm
 from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import PROPERTIES
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, remove, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run
@@ -110,7 +110,7 @@ class Swarm:
         job = {"mode": mode, "repo_id": model.repo_id, "commit": model.commit, "quant": model.quant, "files": model.files, **job}
         job.update({name: self.params[name] for name in names})
         program, private = os.path.join(runtime, "swarm.pyz"), os.path.join(runtime, "private")
-        write_program(program, PARTS, "_swarm")
+        write_program(program, PARTS, _swarm.__name__.rpartition(".")[2])
         write_json(os.path.join(runtime, "job.json"), job)
         write_json(private, {"token": self.params["token"] or ""}, mode=0o600)
         home = any(model.root == top or model.root.startswith(top + "/") for top in ("/home", "/root", "/run/user"))

@@ -48,7 +48,7 @@ class Fetcher:
         """Fetch what is missing. Raises TransferError; what has arrived by then stays for the next attempt."""
         progress = self.shared.progress
         progress.start()
-        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(self.shared.files_at_once)]
+        threads = [threading.Thread(target=self._work, daemon=True) for _number in range(self.shared.files_at_once)]
         for thread in threads:
             thread.start()
         for thread in threads:

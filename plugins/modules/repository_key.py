@@ -32,7 +32,6 @@ options:
     description: The key itself.
     type: str
     default: ""
-    no_log: false
   fingerprints:
     description: Fingerprints that the keys may have, 40 hexadecimal digits each. Any key is taken from O(content) when empty.
     type: list

@@ -119,14 +119,14 @@ class Tunnel:
     def _start(self) -> int:
         command = self._command()
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        stream = self.process.stderr
         said: list[bytes] = []
         ready = threading.Event()
         port = 0
 
         def listen() -> None:
             nonlocal port
-            assert self.process is not None and self.process.stderr is not None  # noqa: S101
-            for line in self.process.stderr:
+            for line in stream or ():
                 said.append(line.strip())
                 found = ALLOCATED.search(line)
                 if found:
