@@ -18,7 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / ".collections"))
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_index import File, Snapshot, model_document, tree_document
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import File, Snapshot
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_index import model_document, tree_document
 
 REPO_ID = "onprem/bench-GGUF"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -89,7 +90,7 @@ class Origin:
             port = probe.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{port}"
         self.url = f"{self.endpoint}/{REPO_ID}/resolve/{COMMIT}/{NAME}"
-        snapshot = Snapshot(REPO_ID, COMMIT, ["main"], [File(NAME, size, self.sha256, str(self.file))])
+        snapshot = Snapshot(REPO_ID, COMMIT, ["main"], [File(NAME, size, self.sha256, str(self.file))], [])
         (folder / "model.json").write_text(json.dumps(model_document(snapshot)))
         (folder / "tree.json").write_text(json.dumps(tree_document(snapshot)))
         values = {"folder": folder, "port": port, "repo": REPO_ID, "name": NAME, "sha256": self.sha256, "commit": COMMIT, "size": size}
