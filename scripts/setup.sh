@@ -22,7 +22,7 @@ retry() {
   return 1
 }
 
-packages="git openssh-client python3-venv shellcheck"
+packages="git openssh-client openssl python3-venv shellcheck"
 if [ "${SETUP_LAB:-1}" = 1 ]; then
   packages="$packages binutils cmake curl g++ iproute2 iptables mmdebstrap nftables ninja-build systemd-container"
 fi

@@ -9,9 +9,11 @@ KILLS is how often (default 5).
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -98,11 +100,15 @@ def test_the_program_has_every_module_that_it_imports_and_no_other(tmp_path):
     assert sorted(name.rpartition(".")[2] for name in done.stdout.split()) == sorted(PARTS)
 
 
-@pytest.mark.parametrize("version", ["3.9.18", "3.13.0"])
-def test_the_program_runs_on_old_and_new_interpreters(hub, tmp_path, command, version):
-    interpreter = f"{os.path.expanduser('~')}/.pyenv/versions/{version}/bin/python3"
-    if not os.path.exists(interpreter):
-        pytest.skip(f"Python {version} is not installed here")
+def interpreters() -> list[str]:
+    """This Python, the system's, and whatever others of 3.9 and later pyenv has."""
+    pyenv = glob.glob(os.path.expanduser("~/.pyenv/versions/3.*/bin/python3"))
+    old = [path for path in pyenv if int(path.split(os.sep)[-3].split(".")[1]) >= 9]
+    return sorted({sys.executable, *filter(None, [shutil.which("python3", path="/usr/bin")]), *old})
+
+
+@pytest.mark.parametrize("interpreter", interpreters())
+def test_the_program_runs_on_old_and_new_interpreters(hub, tmp_path, command, interpreter):
     job = json.loads((tmp_path / "job.json").read_text())
     (tmp_path / "job.json").write_text(json.dumps({**job, "rate_limit": 0}))
     subprocess.run([interpreter, *command[1:]], check=True, timeout=60)

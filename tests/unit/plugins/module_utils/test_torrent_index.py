@@ -62,3 +62,18 @@ def test_what_the_index_no_longer_holds_is_removed(index):
     assert _torrent_index.stray(root, []) == [f"{COMMIT}/Q8_0.torrent"]
     _torrent_index.remove(root, _torrent_index.stray(root, []))
     assert not (index / "torrents" / COMMIT).exists()
+
+
+def test_module_makes_what_is_missing_and_nothing_twice(index, run_module):
+    name = f"{COMMIT}/Q8_0.torrent"
+    status, made = run_module("model_torrents", root=str(index), url="http://mirror")
+    assert (status, made["changed"], made["made"], made["torrents"]) == (0, True, [name], [name])
+    _status, again = run_module("model_torrents", root=str(index), url="http://mirror")
+    assert (again["changed"], again["made"], again["hashed_bytes"]) == (False, [], 0)
+
+
+def test_module_tells_of_a_blob_that_is_gone(index, run_module):
+    for blob in (index / "blobs").iterdir():
+        blob.unlink()
+    status, told = run_module("model_torrents", root=str(index))
+    assert status == 1 and str(index / "blobs") in told["msg"]
