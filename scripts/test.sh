@@ -69,6 +69,7 @@ chain() {
     if ! command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
       say "molecule: scenario $scenario failed; the end of $log:"
       tail -n 200 "$log"
+      printf '%s\n' "$scenario" >> build/molecule-failed
       return 1
     fi
     say "molecule: scenario $scenario passed: $(grep -aoE '=+ .*(passed|failed).* =+' "$log" | tail -n 1)"
@@ -76,12 +77,20 @@ chain() {
 }
 
 molecule() {
-  local first failed=0
+  local first failed=0 scenario
+  rm -f build/molecule-failed
   # Hosts mostly wait, so two chains run side by side. Whoever needs an engine follows the scenario that builds it.
   chain default server airgap &
   first=$!
   chain plan weights || failed=1
   wait "$first" || failed=1
+  # The chains' words are mixed, so what failed stands once more at the end.
+  if [ "$failed" = 1 ]; then
+    while read -r scenario; do
+      say "molecule: what failed in $scenario:"
+      grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' "build/molecule-$scenario.log" | cut -c 1-1000 | tail -n 30
+    done < build/molecule-failed
+  fi
   return "$failed"
 }
 
