@@ -15,6 +15,7 @@ from typing import Any
 from .api import first_key
 from .engine import changed
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
+from .front import Front
 from .gate import Gate
 from .host import Systemd, disk_speed, listening
 
@@ -29,6 +30,7 @@ class Switch:
 
     def __init__(self, layout: Layout, systemd: Systemd) -> None:
         self.layout, self.systemd = layout, systemd
+        self.front = Front(layout)
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
 
@@ -167,6 +169,7 @@ class Switch:
         # The same deployment that is already running only has to prove itself again.
         if old != to or restart or self.systemd.show().get("ActiveState") != "active":
             self.record(durable=False, restarted=True)
+            self.front.point(int(self.layout.request(to)["port"]))
             self.systemd.restart()
 
     def _restore_links(self) -> str:
@@ -175,6 +178,9 @@ class Switch:
         self.layout.link("current", old)
         self.layout.link("previous", self.journal.get("previous_before", ""))
         self.layout.link_drop_in(bool(old))
+        if old:
+            with contextlib.suppress(SwitchError):  # the old server has to come back whatever nginx says; its gate will ask the front
+                self.front.point(int(self.layout.request(old).get("port", 0)) or self.front.port)
         return old
 
     def _undo(self, to: str, old: str, reason: str) -> None:
