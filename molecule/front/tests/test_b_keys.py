@@ -25,7 +25,7 @@ KEYS = "playbooks/keys.yml"
 
 
 class Asking(threading.Thread):
-    """A client that asks on and on; what it was answered that was no answer."""
+    """A client that asks on and on, what needs no slot of the engine; what it was answered that was no answer."""
 
     def __init__(self, front: Any, key: str) -> None:
         super().__init__(daemon=True)
@@ -34,8 +34,7 @@ class Asking(threading.Thread):
     def run(self) -> None:
         while not self.over:
             try:
-                self.front.client(self.key).chat.completions.create(**question(4))
-                self.answers += 1
+                self.answers += len(self.front.client(self.key).models.list().data)
             except openai.OpenAIError as error:
                 self.failures.append(repr(error))
 
@@ -89,8 +88,9 @@ def test_key_changes_without_a_failed_request(front: Any, play: Any) -> None:
     print(f"{asking.answers} and {another.answers} answers while the key changed")
     assert asking.answers > 0 and another.answers > 0
     assert asking.failures == another.failures == []
-    story.join(60)
-    assert not story.failure and story.parts > 600  # it was streamed across both reloads
+    # It began before the change, and the end of the key it was asked with is not its end.
+    story.join(300)
+    assert not story.failure and story.parts > 600
 
 
 def test_one_client_is_refused_and_nobody_else(front: Any, play: Any, server: Any) -> None:
@@ -108,7 +108,7 @@ def test_host_goes_out_of_service_and_answers_under_way_finish(front: Any, play:
     key = front.keys("chat")[0]
     story = Story(front, key, 1200)
     assert story.begun.wait(30)
-    run = play("-e", "llama_server_drain_seconds=60", playbook="playbooks/drain.yml")
+    run = play("-e", "llama_server_drain_seconds=300", playbook="playbooks/drain.yml")
     assert run.status == 0 and run.stats["one"]["changed"] == 1, run.output[-2000:]
     assert not story.failure and story.parts > 600 and not story.is_alive()  # drain.yml has waited for it
     assert front.curl("/health")[0] == 503
