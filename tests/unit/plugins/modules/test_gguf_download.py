@@ -242,6 +242,8 @@ def test_absent_stops_and_removes(host, hub, tmp_path):
     result = host(state="absent", files=[])
     assert (result["changed"], result["finished"]) == (True, True)
     assert host.systemd.process.poll() is not None
+    stopped = [argv[-1].rpartition("-")[0] for argv in host.systemd.argv if argv[:2] == ["systemctl", "stop"]]
+    assert stopped == ["llamacpp-swarm-fill", "llamacpp-swarm-seed", "llamacpp-fetch"]
     assert os.listdir(tmp_path / "models") == []
     assert host(state="absent", files=[])["changed"] is False
 
