@@ -248,6 +248,7 @@ def plan(
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     problems = host_problems(facts, settings)
+    problems += settings.get("cuda_problems", []) if result["engine_backend"] == "cuda" else []
     problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])
