@@ -125,7 +125,7 @@ def test_regimes(facts: dict[str, Any], quant: str, verdict: str, fit: str, expe
 def test_a_toolkit_is_needed_where_devices_are_used(devices: list[dict[str, Any]], verdict: str) -> None:
     plan = _planner.plan(host(540, devices), wish(cuda_problems=["No CUDA toolkit suits this build."]), K2)
     assert plan["verdict"] == verdict
-    assert ("No CUDA toolkit suits this build." in plan["reasons"]) is bool(devices)
+    assert ("toolkit: No CUDA toolkit suits this build" in plan["reasons"]) is bool(devices)
 
 
 def test_streaming_maps_the_file_and_allocates_nothing_beside_it() -> None:
