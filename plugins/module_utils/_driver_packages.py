@@ -54,7 +54,8 @@ def locked_names(text: str) -> set[str]:
 def parse_rpm(text: str, locked: str) -> dict[str, dict[str, Any]]:
     """Installed packages, from ``rpm -qa`` and the text of the version lock."""
     held = locked_names(locked)
-    rows = [cells for cells in map(str.split, text.splitlines()) if len(cells) == 2]
+    # Keys of repositories are listed like packages.
+    rows = [cells for cells in map(str.split, text.splitlines()) if len(cells) == 2 and cells[0] != "gpg-pubkey"]
     return {name: {"version": version, "whole": True, "held": name in held} for name, version in rows}
 
 

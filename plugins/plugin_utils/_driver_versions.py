@@ -15,6 +15,7 @@ _UPSTREAM = re.compile(r"(?:^|[:\s])(\d{3}\.\d+(?:\.\d+)?)")
 
 SEPARATORS = {"apt": "=", "dnf": "-"}  # between a package and the version that is wanted of it
 
+_UNSIGNED = re.compile(r"GPG signature|GPG check|public key for \S+ is not installed", re.IGNORECASE)
 _REPOSITORY = (
     (r"NO_PUBKEY|public key is not available", "is signed with another key than the one that is installed for it"),
     (r"is not signed|BADSIG|EXPKEYSIG|invalid signature|GPG check FAILED|not signed", "has no signature that its key confirms"),
@@ -146,8 +147,11 @@ def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Map
     locked = _locked(said, known.get("holder", {}))
     if locked:
         return locked
-    found = known.get("diagnosis", {})
     what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed and was taken back."
+    unsigned = next((line.strip() for line in said.splitlines() if _UNSIGNED.search(line)), "")
+    if unsigned:
+        return f"{what} A package has no signature that the repository's key confirms: {unsigned}. Take another repository, or its key."
+    found = known.get("diagnosis", {})
     built = re.search("dkms|kernel headers", said, re.IGNORECASE)
     if found.get("cause") == "compile" or (built and found.get("cause") in ("headers", "build")):
         others = ["nvidia_driver_source nvidia"] if plan["source"] == "distribution" else ["another nvidia_driver_branch"]

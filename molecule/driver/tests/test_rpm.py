@@ -26,7 +26,7 @@ def test_packages_that_another_key_has_signed_are_refused(bring: Any, on_host: A
     host = on_host("packages")
     run = bring(nvidia_driver_repository_url="http://10.86.0.10/forged")
     assert run.status != 0
-    assert "cannot be installed and was taken back" in run.text and "GPG check FAILED" in run.text, run.output[-2000:]
+    assert "cannot be installed and was taken back. A package has no signature that the repository's key confirms" in run.text, run.output
     assert host.run(VERSION).rc != 0
     assert "nvidia" not in host.check_output(f"cat {LOCKS}")
 

@@ -156,6 +156,12 @@ LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /
             "nv.c:1: error: x. Take another nvidia_driver_branch, nvidia_driver_modules proprietary, or a kernel",
             id="does not compile",
         ),
+        pytest.param(
+            "Failed to validate GPG signature for dkms-3:99-1.noarch: Public key for dkms-99-1.noarch.rpm is not installed",
+            {"diagnosis": {"cause": "headers", "sentence": "The headers are missing."}},
+            "confirms: Failed to validate GPG signature for dkms-3:99-1.noarch",
+            id="signed with another key",
+        ),
         pytest.param("x\nE: No space left", {"diagnosis": {"cause": "headers"}}, "E: No space left", id="headers are not the cause"),
         pytest.param("x\nE: Unable to correct problems", {"diagnosis": {"cause": "missing"}}, "E: Unable to correct", id="anything else"),
     ],
@@ -182,8 +188,9 @@ def test_package_managers() -> None:
         "c": {"version": "3", "whole": False, "held": False},
     }
     own = "# BEGIN onprem.llamacpp.nvidia_driver\nb-1:2-3.*\n# END onprem.llamacpp.nvidia_driver\n"
-    rpm = _driver_packages.parse_rpm("a 1:2-3\nb 1:2-3\na-b 1:2-3\n", f"a-1:2-3.*\n{own}")
+    rpm = _driver_packages.parse_rpm("gpg-pubkey 0:1-2\na 1:2-3\nb 1:2-3\na-b 1:2-3\n", f"a-1:2-3.*\n{own}")
     assert rpm["a"] == {"version": "1:2-3", "whole": True, "held": True}
+    assert sorted(rpm) == ["a", "a-b", "b"]
     assert not rpm["b"]["held"] and not rpm["a-b"]["held"]
 
 
