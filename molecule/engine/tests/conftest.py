@@ -73,6 +73,9 @@ def releases(host: Any) -> list[str]:
     return sorted(host.check_output(f"ls -A {RELEASES}").split())
 
 
-def newest(tag: str) -> Path:
-    """The artifact in the controller's cache that was made last of a tag."""
-    return max(ENGINES.glob(f"{tag}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+def newest(tag: str, cpu: str = "native") -> Path:
+    """The artifact in the controller's cache that was made last of a tag for these processors."""
+    artifacts = sorted(ENGINES.glob(f"{tag}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    marks = {"native": "-DGGML_NATIVE=ON", "baseline": "-DGGML_AVX2=ON", "all": "-DGGML_BACKEND_DL=ON"}
+    records = {path: json.loads(path.with_name(path.name.replace(".tar.gz", ".json")).read_text()) for path in artifacts}
+    return [path for path in artifacts if marks[cpu] in records[path]["cmake_options"]][-1]
