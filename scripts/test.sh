@@ -80,7 +80,7 @@ molecule() {
   local first failed=0 scenario
   rm -f build/molecule-failed
   # Hosts mostly wait, so two chains run side by side. Whoever needs an engine follows the scenario that builds it.
-  chain default server airgap &
+  chain default engine server airgap &
   first=$!
   chain plan weights driver || failed=1
   wait "$first" || failed=1
