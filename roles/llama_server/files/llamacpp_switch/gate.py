@@ -10,13 +10,13 @@ import pathlib
 import re
 import subprocess
 import time
-from typing import Callable
+from typing import Callable, Optional
 
 from . import devices, questions
 from .api import Api, first_key, local_address, on_loopback
 from .evidence import buffers, compared, sees, too_much
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
-from .host import Systemd, death, process_progress
+from .host import Systemd, death, part, process_progress
 from .questions import Answer
 
 POLL_SECONDS = 0.5
@@ -36,9 +36,10 @@ class Gate:
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
-    def run(self) -> Document:
+    def run(self, stopped: Optional[float] = None) -> Document:
         """Gate the deployment, write gate.json and actual.json, and return what gate.json says.
 
+        :param stopped: when the server that served before was stopped, by the monotonic clock; the gap is counted from there
         :raises SwitchError: it must not serve; gate.json holds the same reason.
         """
         request = self.layout.request(self.deployment)
@@ -51,11 +52,12 @@ class Gate:
             "notes": [],
             "started_at": now(),
             "tokens_per_second": None,
+            "gap_seconds": None,
         }
         try:
             if not request:
                 raise SwitchError(f"deployment {self.deployment} has no readable gate request")
-            self._questions(request, result)
+            self._questions(request, result, stopped)
             result["passed"] = True
         except SwitchError as error:
             result["reason"] = str(error)
@@ -65,10 +67,13 @@ class Gate:
             write_json(self.folder / "gate.json", result)
         return result
 
-    def _questions(self, request: Document, result: Document) -> None:
+    def _questions(self, request: Document, result: Document, stopped: Optional[float]) -> None:
         key = first_key(self.layout.api_keys) if request["api_key"] else ""
         api = Api(local_address(request["host"]), int(request["port"]), key)
         result["load_seconds"] = round(self._wait(api, request, result), 1)
+        if stopped is not None:
+            # From here on whoever asks is answered; the questions that follow take no service away.
+            result["gap_seconds"] = round(time.monotonic() - stopped, 2)
         props = self._identity(api, request, result)
         self._memory(request, result)
         answers = self._prompts(api, request, result)
@@ -110,9 +115,9 @@ class Gate:
                 what = "still answers 503 (loading)" if status == 503 else f"does not answer on {api.address}:{api.port}"
                 raise SwitchError(f"the server was not healthy after {deadline:.0f} s: /health {what}")
             taken = min(process_progress(int(state.get("MainPID", 0))), size)
-            scale, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
-            self.tell(f"loading, about {taken / scale:.1f} of {size / scale:.1f} {unit} after {elapsed:.0f} s (limit {deadline:.0f} s)")
-            time.sleep(POLL_SECONDS)
+            self.tell(f"loading, about {part(taken, size)} after {elapsed:.0f} s (limit {deadline:.0f} s)")
+            # The gap is measured to two hundredths of itself.
+            time.sleep(min(POLL_SECONDS, max(0.05, elapsed / 50)))
 
     def _identity(self, api: Api, request: Document, result: Document) -> Document:
         """The running process is the deployed build with the deployed model, and guards its door. What it says of itself."""

@@ -111,6 +111,12 @@ def listening(host: str, port: int, proc: pathlib.Path = pathlib.Path("/proc")) 
     return sorted(found) or [(0, "an unknown program")]
 
 
+def part(done: int, whole: int) -> str:
+    """So many bytes of so many, as an operator reads them."""
+    scale, unit = (1e9, "GB") if whole >= 1e9 else (1e6, "MB")
+    return f"{done / scale:.1f} of {whole / scale:.1f} {unit}"
+
+
 def process_progress(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> int:
     """About how many bytes of its model a loading server has taken in, from what the kernel counts."""
     values = [0]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 from .api import first_key
-from .engine import changed
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .gate import Gate
-from .host import Systemd, disk_speed, listening
+from .host import Systemd
+from .preflight import check, require_parts, warm
 
 UNFINISHED = ("prepared", "switched", "gating", "undoing")
 LOG_LINES = 12
@@ -31,6 +30,7 @@ class Switch:
         self.layout, self.systemd = layout, systemd
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
+        self._stopped: Optional[float] = None  # when the server that served was stopped, by the monotonic clock
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,9 +78,10 @@ class Switch:
 
     # -- steps
 
-    def run(self, to: str, run_id: str, restart: bool = False) -> Document:
+    def run(self, to: str, run_id: str, restart: bool = False, ahead: bool = True) -> Document:
         """Switch to a deployment, and back when it fails.  Returns the final journal.
 
+        :param ahead: whether its model may be read into the page cache before the running server is stopped
         :raises Busy: another switch is running.
         """
         with self.locked():
@@ -96,6 +97,8 @@ class Switch:
                 "committed": self.journal.get("committed", ""),
                 "serving": "",
                 "restarted": False,
+                "warmed": {},
+                "gap_seconds": None,
                 "reason": "",
                 "log_tail": [],
                 "gate": {},
@@ -105,55 +108,36 @@ class Switch:
             }
             self.record(state="prepared", progress="checking the host")
             try:
-                speed = self._preflight(to)
+                speed = check(self.layout, self.systemd, to)
             except SwitchError as error:
                 serving = old if self.systemd.show().get("ActiveState") == "active" else ""
                 self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
                 return self.journal
+            if ahead and old and (old != to or restart):
+                self._read_ahead(to)
             try:
                 questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
                 self._change(to, old, restart)
                 self.record(state="gating", progress="waiting for the server")
-                gate = questions.run()
+                gate = questions.run(self._stopped)
                 self.systemd.enable(True)
                 if self.layout.wants.is_dir():
                     sync_directory(self.layout.wants)
             except Exception as error:  # whatever it was, the old deployment must come back
                 self._undo(to, old, explain(error))
                 return self.journal
-            self.record(state="committed", committed=to, serving=to, gate=brief(gate), progress="committed")
+            self._end(gate, "committed", state="committed", committed=to, serving=to)
         return self.journal
 
-    def _preflight(self, to: str) -> float:
-        """Everything that can be known before the running server is touched; the disk's speed in bytes a second.
+    def _read_ahead(self, to: str) -> None:
+        """Read the new model while the old one serves, and note what was decided and why."""
+        self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
 
-        :raises SwitchError: the switch would fail.
-        """
-        request = self.layout.request(to)
-        if not request or not (self.layout.deployment(to) / "deployment.json").is_file():
-            raise SwitchError(f"there is no deployment {to} on this host")
-        self._require_parts(to)
-        problem = changed(self.layout.deployment(to) / "engine")
-        if problem:
-            raise SwitchError(problem)
-        if request["api_key"]:
-            first_key(self.layout.api_keys)
-        port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)
-        others = [f"{program} (PID {pid})" for pid, program in listening(request["host"], port) if not own or pid != own]
-        if others:
-            raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
-        return disk_speed(request["model_path"])
-
-    def _require_parts(self, deployment: str) -> None:
-        """What a deployment is started from; its model may have been removed since.
-
-        :raises SwitchError: a part is missing.
-        """
-        parts = {"engine": self.layout.deployment(deployment) / "engine/bin/llama-server"}
-        parts["model"] = pathlib.Path(self.layout.request(deployment).get("model_path", "/"))
-        for name, path in parts.items():
-            if not path.exists():
-                raise SwitchError(f"the {name} of deployment {deployment} is not on this host: {path}")
+    def _end(self, gate: Document, progress: str, **changes: Any) -> None:
+        """Record what a gate that was passed found, and how long nothing was served."""
+        gap = gate.get("gap_seconds")
+        told = f"{progress}, after {gap:.1f} s without service" if gap else progress
+        self.record(gate=brief(gate), gap_seconds=gap, progress=told, **changes)
 
     def _change(self, to: str, old: str, restart: bool) -> None:
         """Let ``current`` name the deployment and start the server from it."""
@@ -164,9 +148,11 @@ class Switch:
         self.layout.link_drop_in(True)
         self.record(state="switched", progress="restarting the server")
         self.systemd.reload()
+        active = self.systemd.show().get("ActiveState") == "active"
         # The same deployment that is already running only has to prove itself again.
-        if old != to or restart or self.systemd.show().get("ActiveState") != "active":
+        if old != to or restart or not active:
             self.record(durable=False, restarted=True)
+            self._stopped = time.monotonic() if active else None
             self.systemd.restart()
 
     def _restore_links(self) -> str:
@@ -191,17 +177,17 @@ class Switch:
                 self.record(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
                 return
             try:
-                self._require_parts(old)
+                require_parts(self.layout, old)
             except SwitchError:
                 self.systemd.stop()  # what runs now is what failed
                 raise
             self.systemd.restart()
-            gate = Gate(self.layout, self.systemd, old, self.tell).run()
+            gate = Gate(self.layout, self.systemd, old, self.tell).run(self._stopped)
         except Exception as error:  # the journal has to end with what it came to
             serving = old if self.systemd.show().get("ActiveState") == "active" else ""
             self.record(state="failed", serving=serving, undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return
-        self.record(state="undone", serving=old, gate=brief(gate), progress=f"undone: {old} serves again")
+        self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
 
     def recover(self) -> bool:
         """Undo a switch that nobody is working on any more; whether there was one."""
@@ -215,6 +201,8 @@ class Switch:
         state = self.journal.get("state")
         if state not in UNFINISHED:
             return False
+        # Until the links are changed the server is the old one, and not stopped for nothing.
+        untouched = state == "prepared" and self.layout.linked("current") == self.journal.get("from", "")
         old = self._restore_links()
         self.systemd.reload()
         active = self.systemd.show().get("ActiveState") == "active"
@@ -222,7 +210,7 @@ class Switch:
             if active:
                 self.systemd.stop()
             self.systemd.enable(False)
-        elif active:
+        elif active and not untouched:
             self.systemd.restart()
         reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
         self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
@@ -267,6 +255,7 @@ def brief(gate: Document) -> Document:
         key: gate.get(key)
         for key in (
             "load_seconds",
+            "gap_seconds",
             "tokens_per_second",
             "prompt_tokens_per_second",
             "answer",

@@ -39,6 +39,7 @@ SETTINGS = {
     "api_key_required": True,
     "extra_environment": {},
     "advertised": "10.0.0.1",
+    "warm_seconds": 1800,
     "gate": {
         "prompts": [{"prompt": "?"}],
         "tools": "auto",
@@ -66,6 +67,7 @@ SAME = {
     "order-of-environment": {"environment": dict(reversed(ENVIRONMENT.items()))},
     "order-of-shards": {"model": {**MODEL, "files": MODEL["files"][::-1]}},
     "plan": {"plan": {"devices": [], "expected": {"tokens_per_second": 9}}},
+    "reading-ahead": {"settings": {**SETTINGS, "warm_seconds": 0}},
     "gate": {"settings": {**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [{"prompt": "Who?"}]}}},
 }
 
