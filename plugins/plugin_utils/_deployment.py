@@ -120,7 +120,7 @@ def describe(
     :param plan: ``llama_plan_result``; its devices and expected speed go into the gate's questions, nothing into the id
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
-    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, gate
+    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, keep, gate
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
@@ -171,6 +171,7 @@ def describe(
         "disk_floor": int(gate["disk_floor_mb"]) * 1_000_000,
         "load_mode": merged.get("LLAMA_ARG_LOAD_MODE", ""),
         "warm_seconds": int(settings["warm_seconds"]),
+        "keep": int(settings["keep"]),
     }
     return {
         "id": identity,

@@ -15,10 +15,23 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "roles/llama_server/files"))
 
-from llamacpp_switch import cli, devices, evidence, files, gate, inspection, pagecache, preflight, questions, transaction
+from llamacpp_switch import cli, devices, evidence, files, gate, inspection, pagecache, preflight, questions, retention, transaction
 from llamacpp_switch import host as hosts
 
-__all__ = ["cli", "devices", "evidence", "files", "gate", "hosts", "inspection", "pagecache", "preflight", "questions", "transaction"]
+__all__ = [
+    "cli",
+    "devices",
+    "evidence",
+    "files",
+    "gate",
+    "hosts",
+    "inspection",
+    "pagecache",
+    "preflight",
+    "questions",
+    "retention",
+    "transaction",
+]
 
 KEY = "5f" * 32
 OLD, NEW, OLDER = "a" * 12, "b" * 12, "c" * 12

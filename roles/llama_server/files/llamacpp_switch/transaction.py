@@ -16,11 +16,13 @@ from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, rea
 from .gate import Gate
 from .host import Systemd
 from .preflight import check, require_parts, warm
+from .retention import prune
 
 UNFINISHED = ("prepared", "switched", "gating", "undoing")
 LOG_LINES = 12
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
+KEPT = 3  # deployments beside the current and the previous one, where a request does not say
 
 
 class Switch:
@@ -86,52 +88,59 @@ class Switch:
         """
         with self.locked():
             self.recover_locked()
-            old = self.layout.linked("current")
-            self.journal = {
-                "schema_version": SCHEMA_VERSION,
-                "instance": self.layout.instance,
-                "run": run_id,
-                "to": to,
-                "from": old,
-                "previous_before": self.layout.linked("previous"),
-                "committed": self.journal.get("committed", ""),
-                "serving": "",
-                "restarted": False,
-                "warmed": {},
-                "gap_seconds": None,
-                "reason": "",
-                "log_tail": [],
-                "gate": {},
-                "started_at": now(),
-                "seq": self.journal.get("seq", 0),
-                "states": [],
-            }
-            self.record(state="prepared", progress="checking the host")
-            try:
-                speed = check(self.layout, self.systemd, to)
-            except SwitchError as error:
-                serving = old if self.systemd.show().get("ActiveState") == "active" else ""
-                self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
-                return self.journal
-            if ahead and old and (old != to or restart):
-                self._read_ahead(to)
-            try:
-                questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
-                self._change(to, old, restart)
-                self.record(state="gating", progress="waiting for the server")
-                gate = questions.run(self._stopped)
-                self.systemd.enable(True)
-                if self.layout.wants.is_dir():
-                    sync_directory(self.layout.wants)
-            except Exception as error:  # whatever it was, the old deployment must come back
-                self._undo(to, old, explain(error))
-                return self.journal
-            self._end(gate, "committed", state="committed", committed=to, serving=to)
+            old = self._begin(to, run_id)
+            self._transact(to, old, restart, ahead)
+            with contextlib.suppress(OSError):  # what is not removed now is with the next switch
+                prune(self.layout, int(self.layout.request(to).get("keep", KEPT)))
         return self.journal
 
-    def _read_ahead(self, to: str) -> None:
-        """Read the new model while the old one serves, and note what was decided and why."""
-        self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
+    def _begin(self, to: str, run_id: str) -> str:
+        """Open the journal; the id of the deployment that is to be replaced."""
+        old = self.layout.linked("current")
+        self.journal = {
+            "schema_version": SCHEMA_VERSION,
+            "instance": self.layout.instance,
+            "run": run_id,
+            "to": to,
+            "from": old,
+            "previous_before": self.layout.linked("previous"),
+            "committed": self.journal.get("committed", ""),
+            "serving": "",
+            "restarted": False,
+            "warmed": {},
+            "gap_seconds": None,
+            "reason": "",
+            "log_tail": [],
+            "gate": {},
+            "started_at": now(),
+            "seq": self.journal.get("seq", 0),
+            "states": [],
+        }
+        self.record(state="prepared", progress="checking the host")
+        return old
+
+    def _transact(self, to: str, old: str, restart: bool, ahead: bool) -> None:
+        """The steps from ``prepared`` on; the journal says what they came to."""
+        try:
+            speed = check(self.layout, self.systemd, to)
+        except SwitchError as error:
+            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+            self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
+            return
+        if ahead and old and (old != to or restart):
+            self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
+        try:
+            questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
+            self._change(to, old, restart)
+            self.record(state="gating", progress="waiting for the server")
+            gate = questions.run(self._stopped)
+            self.systemd.enable(True)
+            if self.layout.wants.is_dir():
+                sync_directory(self.layout.wants)
+        except Exception as error:  # whatever it was, the old deployment must come back
+            self._undo(to, old, explain(error))
+            return
+        self._end(gate, "committed", state="committed", committed=to, serving=to)
 
     def _end(self, gate: Document, progress: str, **changes: Any) -> None:
         """Record what a gate that was passed found, and how long nothing was served."""

@@ -40,6 +40,7 @@ SETTINGS = {
     "extra_environment": {},
     "advertised": "10.0.0.1",
     "warm_seconds": 1800,
+    "keep": 3,
     "gate": {
         "prompts": [{"prompt": "?"}],
         "tools": "auto",
