@@ -15,7 +15,21 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "roles/llama_server/files"))
 
-from llamacpp_switch import cli, devices, evidence, files, gate, inspection, pagecache, preflight, questions, retention, transaction
+from llamacpp_switch import (
+    cli,
+    devices,
+    evidence,
+    files,
+    front,
+    gate,
+    inspection,
+    outside,
+    pagecache,
+    preflight,
+    questions,
+    retention,
+    transaction,
+)
 from llamacpp_switch import host as hosts
 
 __all__ = [
@@ -23,9 +37,11 @@ __all__ = [
     "devices",
     "evidence",
     "files",
+    "front",
     "gate",
     "hosts",
     "inspection",
+    "outside",
     "pagecache",
     "preflight",
     "questions",

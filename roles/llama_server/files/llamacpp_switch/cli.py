@@ -17,6 +17,7 @@ from typing import Optional
 
 from .engine import changed
 from .files import Busy, Document, Layout, SwitchError, read_json
+from .front import Front
 from .host import Systemd
 from .inspection import inspect
 from .transaction import Switch
@@ -63,6 +64,22 @@ def resolved(layout: Layout, to: str) -> str:
     return before
 
 
+def out_of_service(front: Front, wanted: bool, seconds: float) -> Document:
+    """Take an instance out of service or put it back; whether that changed anything, and how many requests are still under way.
+
+    :raises SwitchError: it has no front that could refuse requests.
+    """
+    if not front.present:
+        raise SwitchError(f"instance {front.layout.instance} has no front (llama_server_front)")
+    changed = front.drained != wanted
+    if not wanted:
+        front.undrain()
+        return {"changed": changed, "drained": False, "running": front.running(front.port)}
+    front.drain()
+    left = front.wait_idle(front.port, seconds, lambda _text: None)
+    return {"changed": changed, "drained": True, "running": left}
+
+
 def show(document: Document) -> None:
     print(json.dumps(document, indent=2, sort_keys=True))
 
@@ -76,6 +93,8 @@ def arguments() -> argparse.ArgumentParser:
         ("status", "print the journal"),
         ("inspect", "print whether what runs is what was deployed, and how its devices are"),
         ("recover", "undo switches that were interrupted"),
+        ("drain", "let the front refuse new requests, and wait for those that are under way"),
+        ("undrain", "let the front take requests again"),
         ("verify", "tell whether the engine of the current deployment is as it was made"),
     ):
         command = commands.add_parser(name, help=text)
@@ -88,6 +107,7 @@ def arguments() -> argparse.ArgumentParser:
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
         if name == "status":
             command.add_argument("--after", type=int, default=-1, help="wait until the journal is past this sequence number")
+        if name in ("status", "drain"):
             command.add_argument("--wait", type=float, default=0, metavar="SECONDS")
     return parser
 
@@ -107,6 +127,9 @@ def main(argv: Optional[list[str]] = None) -> int:
             problem = changed(layout.deployment(layout.linked("current")) / "engine")
             if problem:
                 raise SwitchError(problem)
+            return 0
+        if options.command in ("drain", "undrain"):
+            show(out_of_service(Front(Layout(options.instance)), options.command == "drain", getattr(options, "wait", 0.0)))
             return 0
         if shutil.which("systemctl") is None:
             raise SwitchError("this host has no systemd")

@@ -12,10 +12,11 @@ import subprocess
 import time
 from typing import Callable, Optional
 
-from . import devices, questions
+from . import devices, outside, questions
 from .api import Api, first_key, local_address, on_loopback
 from .evidence import buffers, compared, sees, too_much
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
+from .front import Front
 from .host import Systemd, death, part, process_progress
 from .questions import Answer
 
@@ -244,6 +245,9 @@ class Gate:
     def _advertised(self, request: Document, result: Document) -> None:
         """Whether clients can reach the server where they are told to."""
         result["reachable"] = "loopback"
+        if request.get("front"):
+            self._through_front(request["front"], result)
+            return
         if on_loopback(request["host"]):
             return
         with contextlib.suppress(SwitchError):
@@ -252,3 +256,18 @@ class Gate:
                 result["reachable"] = request["advertised"]
                 return
         self._warn(result, f"only loopback answers: {request['advertised']} port {request['port']} does not, seen from this host")
+
+    def _through_front(self, wanted: Document, result: Document) -> None:
+        """Whether clients can reach the server through its front, and only with a key."""
+        url, drained = wanted["url"], Front(self.layout).drained
+        seen = outside.look(url, wanted["ca"])
+        for text in seen.warnings:
+            self._warn(result, text)
+        if not seen.health:
+            self._warn(result, f"the front does not answer at {url}, seen from this host")
+        elif seen.health != (503 if drained else 200):
+            raise SwitchError(f"{url}/health answers {seen.health}: the front does not reach the server")
+        elif seen.keyless not in ((401, 503) if drained else (401,)):
+            raise SwitchError(f"the front answered a request without a key with {seen.keyless} instead of 401")
+        else:
+            result["reachable"] = url

@@ -13,6 +13,7 @@ from typing import Any, Optional
 
 from .api import first_key
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
+from .front import Front
 from .gate import Gate
 from .host import Systemd
 from .preflight import check, require_parts, warm
@@ -30,6 +31,7 @@ class Switch:
 
     def __init__(self, layout: Layout, systemd: Systemd) -> None:
         self.layout, self.systemd = layout, systemd
+        self.front = Front(layout)
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
         self._stopped: Optional[float] = None  # when the server that served was stopped, by the monotonic clock
@@ -161,6 +163,7 @@ class Switch:
         # The same deployment that is already running only has to prove itself again.
         if old != to or restart or not active:
             self.record(durable=False, restarted=True)
+            self.front.point(int(self.layout.request(to)["port"]))
             self._stopped = time.monotonic() if active else None
             self.systemd.restart()
 
@@ -170,6 +173,9 @@ class Switch:
         self.layout.link("current", old)
         self.layout.link("previous", self.journal.get("previous_before", ""))
         self.layout.link_drop_in(bool(old))
+        if old:
+            with contextlib.suppress(SwitchError):  # the old server has to come back whatever nginx says; its gate will ask the front
+                self.front.point(int(self.layout.request(old).get("port", 0)) or self.front.port)
         return old
 
     def _undo(self, to: str, old: str, reason: str) -> None:
