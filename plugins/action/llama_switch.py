@@ -18,7 +18,7 @@ display = Display()
 
 LONG_POLL_SECONDS = 5
 SHOW_SECONDS = 5
-UNFINISHED = ("prepared", "switched", "gating", "undoing")
+UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 
 
 def verdict(journal: Mapping[str, Any]) -> str:

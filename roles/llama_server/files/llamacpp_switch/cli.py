@@ -20,6 +20,7 @@ from .files import Busy, Document, Layout, SwitchError, read_json
 from .front import Front
 from .host import Systemd
 from .inspection import inspect
+from .overlap import LINK
 from .transaction import Switch
 
 PREVIOUS = "previous"
@@ -105,6 +106,8 @@ def arguments() -> argparse.ArgumentParser:
             command.add_argument("--at-once", action="store_true", help="do not read the model ahead; the way back is always at once")
         if name == "run":
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
+        if name == "verify":
+            command.add_argument("--link", choices=("current", LINK), default="current", help=argparse.SUPPRESS)
         if name == "status":
             command.add_argument("--after", type=int, default=-1, help="wait until the journal is past this sequence number")
         if name in ("status", "drain"):
@@ -124,7 +127,7 @@ def main(argv: Optional[list[str]] = None) -> int:
             return 0
         if options.command == "verify":
             layout = Layout(options.instance)
-            problem = changed(layout.deployment(layout.linked("current")) / "engine")
+            problem = changed(layout.deployment(layout.linked(options.link)) / "engine")
             if problem:
                 raise SwitchError(problem)
             return 0

@@ -30,17 +30,21 @@ BUILD_INFO = re.compile(r"^b(?P<number>\d+)(?:-|$)")
 class Gate:
     """Ask a freshly started server the questions that decide whether it may stay."""
 
-    def __init__(self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0) -> None:
+    def __init__(
+        self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0, beside: int = 0
+    ) -> None:
+        """:param beside: the port of a second server, which no client is told of; 0 for the instance's own"""
+        self.beside = beside
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
         self.folder = layout.recorded / deployment
         self.shares = read_json(self.folder / "plan.json").get("memory", {}).get("devices", [])
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
-    def run(self, stopped: Optional[float] = None) -> Document:
+    def run(self, gap: Callable[[], Optional[float]] = lambda: None) -> Document:
         """Gate the deployment, write gate.json and actual.json, and return what gate.json says.
 
-        :param stopped: when the server that served before was stopped, by the monotonic clock; the gap is counted from there
+        :param gap: tells, as soon as the server answers, for how many seconds nothing was served
         :raises SwitchError: it must not serve; gate.json holds the same reason.
         """
         request = self.layout.request(self.deployment)
@@ -58,7 +62,7 @@ class Gate:
         try:
             if not request:
                 raise SwitchError(f"deployment {self.deployment} has no readable gate request")
-            self._questions(request, result, stopped)
+            self._questions(request, result, gap)
             result["passed"] = True
         except SwitchError as error:
             result["reason"] = str(error)
@@ -68,20 +72,20 @@ class Gate:
             write_json(self.folder / "gate.json", result)
         return result
 
-    def _questions(self, request: Document, result: Document, stopped: Optional[float]) -> None:
+    def _questions(self, request: Document, result: Document, gap: Callable[[], Optional[float]]) -> None:
         key = first_key(self.layout.api_keys) if request["api_key"] else ""
-        api = Api(local_address(request["host"]), int(request["port"]), key)
+        api = Api(local_address(request["host"]), self.beside or int(request["port"]), key)
         result["load_seconds"] = round(self._wait(api, request, result), 1)
-        if stopped is not None:
-            # From here on whoever asks is answered; the questions that follow take no service away.
-            result["gap_seconds"] = round(time.monotonic() - stopped, 2)
+        # From here on whoever asks is answered; the questions that follow take no service away.
+        result["gap_seconds"] = gap()
         props = self._identity(api, request, result)
         self._memory(request, result)
         answers = self._prompts(api, request, result)
         self._tools(api, request, props, result)
         self._speed(request, answers, result)
         self._devices(result)
-        self._advertised(request, result)
+        if not self.beside:
+            self._advertised(request, result)
 
     def _warn(self, result: Document, text: str) -> None:
         """Something that is worth a word and no reason to go back."""

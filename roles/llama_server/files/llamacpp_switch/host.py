@@ -23,8 +23,8 @@ MIB = 2**20
 class Systemd:
     """The few things a switch asks of systemd, for one instance's unit."""
 
-    def __init__(self, instance: str) -> None:
-        self.unit = f"llamacpp@{instance}.service"
+    def __init__(self, instance: str, template: str = "llamacpp") -> None:
+        self.unit = f"{template}@{instance}.service"
 
     @staticmethod
     def call(*argv: str, timeout: float = 300) -> str:

@@ -61,6 +61,11 @@ def mapped_memory(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> int:
     return _counted(proc / str(pid) / "status", "RssFile:")
 
 
+def own_memory(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> int:
+    """What a process has in memory that is nobody else's and no file's."""
+    return _counted(proc / str(pid) / "status", "RssAnon:")
+
+
 def _counted(path: pathlib.Path, name: str) -> int:
     """A line of kilobytes in a file of the kernel's."""
     with contextlib.suppress(OSError, ValueError, IndexError):

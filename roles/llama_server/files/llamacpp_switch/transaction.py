@@ -16,10 +16,11 @@ from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, rea
 from .front import Front
 from .gate import Gate
 from .host import Systemd
+from .overlap import Beside, choose
 from .preflight import check, require_parts, warm
 from .retention import prune
 
-UNFINISHED = ("prepared", "switched", "gating", "undoing")
+UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 LOG_LINES = 12
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
@@ -29,9 +30,11 @@ KEPT = 3  # deployments beside the current and the previous one, where a request
 class Switch:
     """One instance's switch: its lock, its journal and the steps."""
 
-    def __init__(self, layout: Layout, systemd: Systemd) -> None:
+    def __init__(self, layout: Layout, systemd: Systemd, second: Optional[Systemd] = None) -> None:
         self.layout, self.systemd = layout, systemd
         self.front = Front(layout)
+        self.beside = Beside(layout, second or Systemd(layout.instance, "llamacpp-beside"))
+        self._overlapped = False  # whether the second server takes the requests meanwhile
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
         self._stopped: Optional[float] = None  # when the server that served was stopped, by the monotonic clock
@@ -109,6 +112,7 @@ class Switch:
             "committed": self.journal.get("committed", ""),
             "serving": "",
             "restarted": False,
+            "overlap": {},
             "warmed": {},
             "gap_seconds": None,
             "reason": "",
@@ -129,25 +133,74 @@ class Switch:
             serving = old if self.systemd.show().get("ActiveState") == "active" else ""
             self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
             return
-        if ahead and old and (old != to or restart):
+        choice = choose(self.layout, self.systemd, self.front, to)
+        self.record(durable=False, overlap=choice._asdict())
+        if choice.chosen:
+            if not self._serve_beside(to, old, speed):
+                return
+        elif ahead and old and (old != to or restart):
             self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
         try:
             questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
             self._change(to, old, restart)
             self.record(state="gating", progress="waiting for the server")
-            gate = questions.run(self._stopped)
+            gate = questions.run(self._gap)
             self.systemd.enable(True)
             if self.layout.wants.is_dir():
                 sync_directory(self.layout.wants)
+            self.front.point(int(self.layout.request(to)["port"]))
         except Exception as error:  # whatever it was, the old deployment must come back
             self._undo(to, old, explain(error))
             return
         self._end(gate, "committed", state="committed", committed=to, serving=to)
+        self._leave_beside(to)
+
+    def _serve_beside(self, to: str, old: str, speed: float) -> bool:
+        """Prove the deployment on the spare port and send requests there; otherwise nothing has happened to the old one."""
+        request = self.layout.request(to)
+        port = int(request["spare_port"])
+        self.record(state="beside", progress="starting the new server beside the old one")
+        try:
+            questions = Gate(self.layout, self.beside.systemd, to, self.tell, speed, port)
+            self.beside.start(to, port)
+            questions.run()
+            self.front.point(port)
+        except Exception as error:  # whatever it was, requests go where they went
+            tail = self._tail(self.beside.systemd)
+            self._point(old)
+            self.beside.stop()
+            reason = explain(error)
+            self.record(state="undone", serving=old, gap_seconds=0.0, reason=reason, log_tail=tail, progress=f"undone: {old} served on")
+            return False
+        self._overlapped = True
+        left = self.front.wait_idle(int(self.layout.request(old)["port"]), float(request["drain_seconds"]), self.tell)
+        if left:
+            self.tell(f"{left} requests took longer than {request['drain_seconds']} s and are cut off")
+        return True
+
+    def _leave_beside(self, serving: str) -> None:
+        """End the second server when its last request is answered."""
+        if self.beside.present:
+            request = self.layout.request(serving)
+            self.front.wait_idle(int(request.get("spare_port", 0)), float(request.get("drain_seconds", 0)), self.tell)
+            self.beside.stop()
+            self.record(durable=False, progress=self.journal["progress"])
+
+    def _point(self, deployment: str) -> None:
+        """Send requests to a deployment's own port; a server has to come back whatever nginx says, and its gate will ask the front."""
+        with contextlib.suppress(SwitchError):
+            self.front.point(int(self.layout.request(deployment).get("port", 0)) or self.front.port)
+
+    def _gap(self) -> Optional[float]:
+        """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
+        if self._overlapped:
+            return 0.0
+        return None if self._stopped is None else round(time.monotonic() - self._stopped, 2)
 
     def _end(self, gate: Document, progress: str, **changes: Any) -> None:
         """Record what a gate that was passed found, and how long nothing was served."""
         gap = gate.get("gap_seconds")
-        told = f"{progress}, after {gap:.1f} s without service" if gap else progress
+        told = progress if gap is None else f"{progress}, after {gap:.1f} s without service"
         self.record(gate=brief(gate), gap_seconds=gap, progress=told, **changes)
 
     def _change(self, to: str, old: str, restart: bool) -> None:
@@ -163,7 +216,8 @@ class Switch:
         # The same deployment that is already running only has to prove itself again.
         if old != to or restart or not active:
             self.record(durable=False, restarted=True)
-            self.front.point(int(self.layout.request(to)["port"]))
+            if not self._overlapped:
+                self.front.point(int(self.layout.request(to)["port"]))
             self._stopped = time.monotonic() if active else None
             self.systemd.restart()
 
@@ -173,9 +227,6 @@ class Switch:
         self.layout.link("current", old)
         self.layout.link("previous", self.journal.get("previous_before", ""))
         self.layout.link_drop_in(bool(old))
-        if old:
-            with contextlib.suppress(SwitchError):  # the old server has to come back whatever nginx says; its gate will ask the front
-                self.front.point(int(self.layout.request(old).get("port", 0)) or self.front.port)
         return old
 
     def _undo(self, to: str, old: str, reason: str) -> None:
@@ -196,13 +247,18 @@ class Switch:
             except SwitchError:
                 self.systemd.stop()  # what runs now is what failed
                 raise
+            if not self._overlapped:
+                self._point(old)
             self.systemd.restart()
-            gate = Gate(self.layout, self.systemd, old, self.tell).run(self._stopped)
+            gate = Gate(self.layout, self.systemd, old, self.tell).run(self._gap)
+            if self._overlapped:
+                self._point(old)
         except Exception as error:  # the journal has to end with what it came to
-            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+            serving = old if self.systemd.show().get("ActiveState") == "active" else to if self._overlapped else ""
             self.record(state="failed", serving=serving, undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return
         self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
+        self._leave_beside(old)
 
     def recover(self) -> bool:
         """Undo a switch that nobody is working on any more; whether there was one."""
@@ -215,10 +271,14 @@ class Switch:
     def recover_locked(self) -> bool:
         state = self.journal.get("state")
         if state not in UNFINISHED:
+            if state != "failed":  # then it may be the only one that serves
+                self.beside.stop()
             return False
         # Until the links are changed the server is the old one, and not stopped for nothing.
-        untouched = state == "prepared" and self.layout.linked("current") == self.journal.get("from", "")
+        untouched = state in ("prepared", "beside") and self.layout.linked("current") == self.journal.get("from", "")
         old = self._restore_links()
+        if old:
+            self._point(old)
         self.systemd.reload()
         active = self.systemd.show().get("ActiveState") == "active"
         if not old:
@@ -227,16 +287,18 @@ class Switch:
             self.systemd.enable(False)
         elif active and not untouched:
             self.systemd.restart()
+        self.beside.stop()
         reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
         self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
         return True
 
-    def _tail(self) -> list[str]:
+    def _tail(self, systemd: Optional[Systemd] = None) -> list[str]:
         """The last lines of the server's log, without anything that looks like its key."""
         secret = ""
         with contextlib.suppress(SwitchError):
             secret = first_key(self.layout.api_keys)
-        lines = self.systemd.log(self.systemd.show().get("InvocationID", ""))
+        unit = systemd or self.systemd
+        lines = unit.log(unit.show().get("InvocationID", ""))
         lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
         return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
 

@@ -41,6 +41,9 @@ SETTINGS = {
     "advertised": "10.0.0.1",
     "warm_seconds": 1800,
     "keep": 3,
+    "overlap": "auto",
+    "spare_port": 18080,
+    "drain_seconds": 600,
     "gate": {
         "prompts": [{"prompt": "?"}],
         "tools": "auto",
