@@ -7,6 +7,8 @@ hand.py lay JSON      lays a deployment that is like another one: base, id, inst
 hand.py hold STATE    stops the switch program in its tracks as soon as its journal says the state
 hand.py kill          ends the held program as a crash would; hand.py go lets it go on
 hand.py ask INSTANCE  prints what the server of an instance is and says, as JSON
+hand.py front         lets nginx take requests on port 8443 for the instance, by the front's contract; hand.py unfront removes it
+hand.py client FILE   asks through it until the file is there, and prints how many answers came and what failed, as JSON
 """
 
 from __future__ import annotations
@@ -107,6 +109,49 @@ def ask(instance: str) -> dict:
     return found
 
 
+SITE, UPSTREAM = pathlib.Path("/etc/nginx/conf.d/llamacpp-main.conf"), pathlib.Path("/etc/llamacpp/front/main/upstream.conf")
+NGINX = f"""upstream llamacpp_main {{ include {UPSTREAM}; }}
+server {{
+  listen 127.0.0.1:8443;
+  keepalive_timeout 0;
+  location / {{ proxy_pass http://llamacpp_main; proxy_read_timeout 300s; proxy_next_upstream off; }}
+}}
+"""
+
+
+def front(wanted: bool) -> None:
+    if wanted:
+        UPSTREAM.parent.mkdir(parents=True, exist_ok=True)
+        UPSTREAM.write_text("server 127.0.0.1:8080;\n")
+        SITE.write_text(NGINX)
+    else:
+        SITE.unlink()
+        shutil.rmtree(UPSTREAM.parent)
+    subprocess.run(["systemctl", "restart", "nginx"], check=True)
+
+
+def client(stop: pathlib.Path) -> dict:
+    """Completions, one after the other, as a client of the front gets them."""
+    headers = {"Content-Type": "application/json", "Authorization": "Bearer " + (DECLARED / "main/api-keys").read_text().split()[0]}
+    answered, failed = 0, []
+    while not stop.exists():
+        connection = http.client.HTTPConnection("127.0.0.1", 8443, timeout=120)
+        try:
+            connection.request("POST", "/v1/chat/completions", json.dumps(PROMPT), headers)
+            answer = connection.getresponse()
+            text = answer.read().decode(errors="replace")
+            if answer.status == 200 and json.loads(text)["choices"]:
+                answered += 1
+            else:
+                failed.append(f"{answer.status} {text[:200]}")
+        except (OSError, http.client.HTTPException) as error:
+            failed.append(repr(error))
+        finally:
+            connection.close()
+    stop.unlink()
+    return {"answered": answered, "failed": failed}
+
+
 def main() -> None:
     what, *more = sys.argv[1:]
     if what == "lay":
@@ -117,8 +162,12 @@ def main() -> None:
         os.kill(int(HELD.read_text()), signal.SIGKILL)
     elif what == "go":
         os.kill(int(HELD.read_text()), signal.SIGCONT)
-    elif what == "release":  # once the link has been cut for so many seconds
+    elif what == "release":  # in so many seconds, with nobody to tell it
         subprocess.run(["systemd-run", "--quiet", "--collect", f"--on-active={more[0]}s", "kill", "-CONT", HELD.read_text()], check=True)
+    elif what in ("front", "unfront"):
+        front(what == "front")
+    elif what == "client":
+        print(json.dumps(client(pathlib.Path(more[0]))))
     elif what == "ask":
         print(json.dumps(ask(more[0])))
 

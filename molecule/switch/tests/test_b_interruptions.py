@@ -118,7 +118,7 @@ def test_cut_link_is_waited_for(server: Any, controller: Any, state: str) -> Non
     hold(server, state)
     run = controller(to)
     server.until_held()
-    server.out(f"python3 /root/hand.py release {CUT_SECONDS // 2}")
+    server.out(f"python3 /root/hand.py release {CUT_SECONDS * 3 // 4}")
     lab("link", "lab_link=cut")
     time.sleep(CUT_SECONDS)
     lab("link", "lab_link=restore")
