@@ -34,10 +34,15 @@ def start(switch: Switch, to: str, *options: str) -> Document:
     name = switch.layout.instance
     if switch.running():
         raise SwitchError(f"a switch of {name} is already running, to {read_json(switch.layout.journal).get('to')}")
+    unit = f"llamacpp-switch-{name}.service"
+    # One that has just ended may still be tidied up after.
+    end = time.monotonic() + 30
+    while Systemd.call("systemctl", "show", "--property=ActiveState", "--value", unit).strip() == "deactivating" and time.monotonic() < end:
+        time.sleep(0.1)
     run_id = uuid.uuid4().hex[:12]
     own = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "run", "--instance", name, "--to", to, "--run", run_id]
     Systemd.call(
-        "systemd-run", "--quiet", "--collect", f"--unit=llamacpp-switch-{name}", "--property=OOMScoreAdjust=-900",
+        "systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=OOMScoreAdjust=-900",
         # Whatever ends the program, an unfinished switch is undone at once; after a finished one this does nothing.
         f"--property=ExecStopPost={' '.join(own[:3])} recover --instance {name}",
         f"--description=Switch of llama.cpp instance {name} to {to}", *own, *options,
@@ -49,7 +54,7 @@ def start(switch: Switch, to: str, *options: str) -> Document:
         if document.get("run") == run_id:
             return document
         time.sleep(0.1)
-    raise SwitchError(f"the switch did not begin: see journalctl -u llamacpp-switch-{name}")
+    raise SwitchError(f"the switch did not begin: see journalctl -u {unit}")
 
 
 def resolved(layout: Layout, to: str) -> str:
