@@ -80,7 +80,7 @@ molecule() {
   local first failed=0 scenario
   rm -f build/molecule-failed
   # Hosts mostly wait, so two chains run side by side. Whoever needs an engine follows the scenario that builds it.
-  chain default engine server airgap &
+  chain default engine server switch airgap &
   first=$!
   chain plan weights driver || failed=1
   wait "$first" || failed=1
@@ -106,7 +106,7 @@ report=""
 case "${1:-}" in
   "") set -- "${all[@]}" ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 FULL=1
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 SWITCHES=30 FULL=1
     set -- "${all[@]}" source_demo
     report=build/full.json
     ;;

@@ -120,7 +120,8 @@ def describe(
     :param plan: ``llama_plan_result``; its devices and expected speed go into the gate's questions, nothing into the id
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
-    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), gate
+    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, keep,
+        overlap, spare_port, drain_seconds, gate
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
@@ -169,6 +170,12 @@ def describe(
         "answer_seconds": int(gate["answer_seconds"]),
         "grace_seconds": int(gate["grace_seconds"]),
         "disk_floor": int(gate["disk_floor_mb"]) * 1_000_000,
+        "load_mode": merged.get("LLAMA_ARG_LOAD_MODE", ""),
+        "warm_seconds": int(settings["warm_seconds"]),
+        "keep": int(settings["keep"]),
+        "overlap": settings["overlap"],
+        "spare_port": int(settings["spare_port"]),
+        "drain_seconds": int(settings["drain_seconds"]),
     }
     return {
         "id": identity,

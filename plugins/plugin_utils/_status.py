@@ -12,7 +12,7 @@ SCHEMA_VERSION = 1
 OK, DEGRADED, FAILED = "ok", "degraded", "failed"
 ORDER = (OK, DEGRADED, FAILED)
 DAY, HOUR, MINUTE = 86400, 3600, 60
-HEADINGS = ("host", "instance", "state", "model", "quant", "build", "tokens/s", "memory plan/actual", "up", "deployment")
+HEADINGS = ("host", "instance", "state", "model", "quant", "build", "tokens/s", "memory plan/actual", "up", "gap", "deployment")
 
 
 def document(collected: Mapping[str, Optional[Mapping[str, Any]]], declared: Mapping[str, str]) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def instance(told: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, 
         "tokens_per_second": gate.get("tokens_per_second"),
         "memory": {"planned": sum(share["planned"] for share in shares), "actual": sum(share["actual"] for share in shares)},
         "uptime_seconds": looked.get("uptime_seconds", 0),
+        "gap_seconds": gate.get("gap_seconds"),
         "gated_at": gate.get("finished_at", ""),
         "devices": looked.get("devices") or {},
     }
@@ -106,6 +107,7 @@ def text(status: Mapping[str, Any]) -> list[str]:
                     f"{each['tokens_per_second']:g}" if each["tokens_per_second"] else "-",
                     f"{memory['planned'] / 1e9:.1f}/{memory['actual'] / 1e9:.1f} GB" if memory["actual"] else "-",
                     duration(each["uptime_seconds"]),
+                    f"{each['gap_seconds']:.1f}s" if each["gap_seconds"] else "-",
                     each["deployment"] or "-",
                 )
             )
