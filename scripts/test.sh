@@ -82,7 +82,7 @@ molecule() {
   # Hosts mostly wait, so two chains run side by side. Whoever needs an engine follows the scenario that builds it.
   chain default engine server switch airgap &
   first=$!
-  chain plan weights driver || failed=1
+  chain plan weights driver front || failed=1
   wait "$first" || failed=1
   # The chains' words are mixed, so what failed stands once more at the end.
   if [ "$failed" = 1 ]; then

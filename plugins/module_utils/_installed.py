@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _firewall, _front, _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
 
@@ -162,6 +162,9 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "healthy": active == "active" and port > 0 and _instance.health(host, port) == "ok",
                 "host": host,
                 "port": port,
+                # Whether nginx stands before it, and whether a firewall was told of it.
+                "front": os.path.exists(_front.Front(name).site),
+                "firewall": os.path.exists(_firewall.Firewall(name).record),
                 "document": document,
                 "plan": read_json(instance.record(current, "plan.json")) if current else {},
                 # What its last start took on the devices, and what a benchmark of it has measured.

@@ -121,7 +121,7 @@ def describe(
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
     :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, keep,
-        overlap, spare_port, drain_seconds, gate
+        overlap, spare_port, drain_seconds, gate, and front (url and ca, a file) where clients come through one
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
@@ -160,6 +160,7 @@ def describe(
         "build_number": int(build["number"]),
         "devices": [device["engine_name"] for device in plan.get("devices") or []],
         "advertised": settings["advertised"],
+        "front": dict(settings.get("front") or {}),
         "prompts": [gate_prompt(prompt, int(gate["max_tokens"])) for prompt in gate["prompts"]],
         "tools": gate["tools"],
         "speed": {
