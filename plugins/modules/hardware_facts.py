@@ -193,7 +193,7 @@ ansible_facts:
               type: dict
               returned: always
             processes:
-              description: Compute programs on it, with C(pid), C(name), C(bytes) and whether they are C(ours).
+              description: Compute programs on it, with C(pid), C(name), C(bytes), their systemd C(unit), and whether they are C(ours).
               type: list
               elements: dict
               returned: always
