@@ -178,5 +178,6 @@ def collect(
         "partial_models": _installed.partial_models(model_root),
         "instances": instances,
         "listeners": _processes.listeners(ports),
+        "tuning": _installed.tuning(),
         "warnings": warnings,
     }

@@ -268,6 +268,11 @@ ansible_facts:
           type: list
           elements: dict
           returned: always
+        tuning:
+          description: Settings of the host that C(llama_server_tuning) has asked for.
+          type: list
+          elements: dict
+          returned: always
         listeners:
           description: Programs that listen on the ports asked for.
           type: list
