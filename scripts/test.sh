@@ -18,7 +18,7 @@ lint() {
   say "lint: ruff, mypy, ansible-lint, generated documents"
   ruff check .
   ruff format --check .
-  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch
+  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch roles/llama_server/files/llamacpp_tuning.py
   ansible-lint --offline --profile production
   python scripts/role_docs.py --check
 }
