@@ -24,6 +24,7 @@ EVERY = "all"
 SERVER_USER = "llamacpp"
 UNITS = "etc/systemd/system"
 PROGRAMS = "usr/local/libexec/llamacpp"
+INSTALLED = "Installed by the role onprem.llamacpp.llama_server"
 MIRROR = "var/lib/llamacpp/mirror"
 # What builds leave in the engines' folder beside the releases.
 ENGINE_FOLDERS = ("releases", "build", "cuda")
@@ -160,15 +161,15 @@ class Removal:
         ]
 
     def _server_steps(self) -> list[Step]:
-        """What all instances share."""
+        """What all instances share: units are ours by what stands in them."""
+        files = sorted(path for path in glob.glob(self._at(f"{UNITS}/llamacpp*.service")) if INSTALLED in read_text(path))
+        names = [os.path.basename(path) for path in files]
         return [
-            *(Step("unit", name) for name in ("llamacpp-tuning.service", "llamacpp-recover.service")),
-            *(
-                Step("file", self._at(f"{UNITS}/{name}"))
-                for name in ("llamacpp@.service", "llamacpp-recover.service", "llamacpp-tuning.service")
-            ),
+            *(Step("unit", name) for name in reversed(names) if "@" not in name),
+            *(Step("file", path) for path in files),
             Step("file", self._at("etc/llamacpp/tuning.json")),
             Step("folder", self._at(PROGRAMS)),
+            Step("folder", self._at("run/llamacpp")),
             Step("empty", self.config),
             Step("empty", self.state),
             Step("user", SERVER_USER),

@@ -16,6 +16,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _removal
 from ansible_collections.onprem.llamacpp.plugins.modules import llama_remove
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+STRANGER = "etc/systemd/system/llamacpp-of-somebody-else.service"
 BUILD = "b11549-cpu-x86_64-0f6d59c1"
 
 
@@ -33,7 +34,9 @@ class Host:
         mounts = Path(self.proc, "self/mounts")
         mounts.parent.mkdir(parents=True)
         mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
-        self.write("etc/systemd/system/llamacpp@.service", "etc/systemd/system/llamacpp-recover.service", "etc/hosts")
+        self.write("etc/systemd/system/llamacpp-of-somebody-else.service", "etc/hosts")
+        for name in ("llamacpp@.service", "llamacpp-recover.service"):
+            (root / "etc/systemd/system" / name).write_text(f"# {_removal.INSTALLED}.\n[Unit]\n")
         self.write("usr/local/libexec/llamacpp/llamacpp-switch", "usr/local/libexec/other/program")
         self.write(f"opt/llamacpp/releases/{BUILD}/bin/llama-server", "opt/llamacpp/build/ccache/x")
         (root / f"opt/llamacpp/releases/{BUILD}/build.json").write_text(json.dumps({"build_id": BUILD, "packages": {"llama.cpp": "1-1"}}))
@@ -109,8 +112,8 @@ ALL = {"instances": ["all"], "engines": True, "models": True}
 def test_everything_that_is_ours_goes_and_nothing_else(host: Host) -> None:
     result = host.remove(**ALL)
     assert result["changed"]
-    assert host.files() == ["etc/hosts", "usr/local/libexec/other/program"]
-    assert [path for path in host.tree() if "llamacpp" in path] == []
+    assert host.files() == ["etc/hosts", STRANGER, "usr/local/libexec/other/program"]
+    assert [path for path in host.tree() if "llamacpp" in path] == [STRANGER]
     assert (host.users, host.held, host.active) == ({"postgres"}, set(), set())
     assert result["packages"] == ["llama.cpp"]
     assert ["systemctl", "daemon-reload"] in host.asked
@@ -138,7 +141,7 @@ def test_what_is_not_asked_for_stays(host: Host) -> None:
     left = host.files()
     assert f"opt/llamacpp/releases/{BUILD}/build.json" in left
     assert any(path.endswith("manifest.json") for path in left)
-    assert not any("instances" in path or "systemd" in path for path in left)
+    assert not any("instances" in path or "systemd" in path for path in left if path != STRANGER)
     assert host.users == {"llamacpp-fetch", "postgres"}
 
 
@@ -161,7 +164,7 @@ def test_removal_that_was_interrupted_is_finished(host: Host) -> None:
     (host.root / "etc/systemd/system/llamacpp@main.service.d/50-deployment.conf").unlink()
     _removal.shutil.rmtree(host.root / "etc/llamacpp")
     host.remove(**ALL)
-    assert [path for path in host.tree() if "llamacpp" in path] == []
+    assert [path for path in host.tree() if "llamacpp" in path] == [STRANGER]
 
 
 def refused(host: Host, **wish: Any) -> str:
