@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
+from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
 
 EVERY = "all"
 SERVER_USER = "llamacpp"
@@ -52,7 +53,7 @@ class Places(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing that goes: ``kind`` is unit, file, folder (with all in it), empty (a folder, if nothing else is in it), hold or user."""
+    """One thing that goes: ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold or user."""
 
     kind: str
     what: str
@@ -199,7 +200,7 @@ class Removal:
         ours += sorted(glob.glob(os.path.join(root, "*", "*", ".*.removed")))
         commits = sorted({os.path.dirname(path) for path in ours})
         return [
-            *(Step("folder", path) for path in ours),
+            *(Step("model", path) for path in ours),
             *(Step("empty", path) for path in [*commits, *sorted({os.path.dirname(path) for path in commits})]),
             # A folder that the user has named is the user's, empty too.
             *([Step("empty", root)] if _below(root, self._at("var/lib/llamacpp")) else []),
@@ -246,6 +247,9 @@ class Removal:
                 self._must(["userdel", step.what])
             elif step.kind == "folder":
                 shutil.rmtree(step.what)
+            elif step.kind == "model":
+                # Renamed first, so that what an interruption leaves is known for what it is.
+                discard(step.what, self.places.model_root)
             elif step.kind == "empty":
                 with contextlib.suppress(OSError):  # something came in between, which is not ours
                     os.rmdir(step.what)
@@ -253,7 +257,9 @@ class Removal:
                 os.unlink(step.what)
         if any(step.kind == "unit" or UNITS in step.what for step in steps):
             self._must(["systemctl", "daemon-reload"])
-            self.run(["systemctl", "reset-failed", *(step.what for step in steps if step.kind == "unit")])
+        forgotten = [step.what for step in steps if step.kind == "unit"] + (["llamacpp-fetch-*"] if self.wish.models else [])
+        if forgotten:
+            self.run(["systemctl", "reset-failed", *forgotten])
 
     def _must(self, argv: list[str]) -> None:
         status, out, err = self.run(argv)

@@ -163,6 +163,8 @@ def test_drop_in_of_somebody_else_stays(host: Host) -> None:
 def test_removal_that_was_interrupted_is_finished(host: Host) -> None:
     (host.root / "etc/systemd/system/llamacpp@main.service.d/50-deployment.conf").unlink()
     _removal.shutil.rmtree(host.root / "etc/llamacpp")
+    host.model.rename(host.model.with_name(f".{host.model.name}.removed"))
+    (host.model.with_name(f".{host.model.name}.removed") / "manifest.json").unlink()
     host.remove(**ALL)
     assert [path for path in host.tree() if "llamacpp" in path] == [STRANGER]
 
