@@ -53,7 +53,10 @@ class Places(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One thing that goes: ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold or user."""
+    """One thing that goes.
+
+    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold or user.
+    """
 
     kind: str
     what: str

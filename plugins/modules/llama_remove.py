@@ -69,7 +69,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 removed:
-  description: What was removed, in order. C(kind) is C(unit), C(file), C(folder), C(model), C(empty) for an empty folder, C(hold) or C(user).
+  description:
+    - What was removed, in order.
+    - C(kind) is C(unit), C(file), C(folder), C(model), C(empty) for an empty folder, C(hold) or C(user).
   returned: success
   type: list
   elements: dict
