@@ -226,7 +226,7 @@ def main() -> None:
         argument_spec={
             "instance": {"type": "str", "default": "main"},
             "engine": {"type": "bool", "default": True},
-            "tokens": {"type": "int", "default": 64},
+            "tokens": {"type": "int", "default": 64, "no_log": False},
             "repetitions": {"type": "int", "default": 3},
             "clients": {"type": "int", "default": 4},
             "requests": {"type": "int", "default": 8},
