@@ -229,11 +229,15 @@ def active_state(name: str) -> str:
     return _property(name, "ActiveState") or "unknown"
 
 
+def local_address(host: str) -> str:
+    """An address to reach a server on its own host, from those that it binds."""
+    first = host.split(",", maxsplit=1)[0].strip(" []")
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
+
+
 def health(host: str, port: int, timeout: float = 3.0) -> str:
     """``ok``, ``loading`` or ``unreachable``, as the server's own health page says."""
-    first = host.split(",", maxsplit=1)[0].strip(" []")
-    address = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    connection = http.client.HTTPConnection(local_address(host), port, timeout=timeout)
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
