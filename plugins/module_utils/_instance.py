@@ -120,7 +120,14 @@ class Instance:
 
     def model(self, identity: str) -> str:
         """The directory of a deployment's model, whether it is still there or not; empty when the deployment does not say."""
-        link = os.path.join(self.deployment(identity), "model")
+        return self._linked(identity, "model")
+
+    def engine(self, identity: str) -> str:
+        """The directory of a deployment's engine, in the same way."""
+        return self._linked(identity, "engine")
+
+    def _linked(self, identity: str, name: str) -> str:
+        link = os.path.join(self.deployment(identity), name)
         return os.path.realpath(link) if os.path.islink(link) else ""
 
     def journal(self) -> Document:
@@ -222,11 +229,15 @@ def active_state(name: str) -> str:
     return _property(name, "ActiveState") or "unknown"
 
 
+def local_address(host: str) -> str:
+    """An address to reach a server on its own host, from those that it binds."""
+    first = host.split(",", maxsplit=1)[0].strip(" []")
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
+
+
 def health(host: str, port: int, timeout: float = 3.0) -> str:
     """``ok``, ``loading`` or ``unreachable``, as the server's own health page says."""
-    first = host.split(",", maxsplit=1)[0].strip(" []")
-    address = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    connection = http.client.HTTPConnection(local_address(host), port, timeout=timeout)
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
@@ -239,12 +250,23 @@ def health(host: str, port: int, timeout: float = 3.0) -> str:
 
 def model_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:
     """What the instances of a host need of its models: the C(path) of each C(current) and C(previous) deployment's, empty if unknown."""
+    return [{"instance": name, "link": link, "path": instance.model(identity)} for name, link, instance, identity in _deployed(config_root)]
+
+
+def engine_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:
+    """What they need of its engines, in the same form."""
+    return [
+        {"instance": name, "link": link, "path": instance.engine(identity)} for name, link, instance, identity in _deployed(config_root)
+    ]
+
+
+def _deployed(config_root: str) -> list[tuple[str, str, Instance, str]]:
+    """The deployments that may serve: instance and link by name, the instance's files, and the id."""
     found = []
     for name in instances(config_root):
         instance = Instance(name, config_root)
-        for link, deployment in (("current", instance.current()), ("previous", instance.previous())):
-            if deployment:
-                found.append({"instance": name, "link": link, "path": instance.model(deployment)})
+        both = (("current", instance.current()), ("previous", instance.previous()))
+        found += [(name, link, instance, identity) for link, identity in both if identity]
     return found
 
 

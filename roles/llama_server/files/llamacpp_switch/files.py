@@ -100,6 +100,9 @@ class Layout:
         self.lock = self.recorded / "switch.lock"
         self.api_keys = self.declared / "api-keys"
         self.drop_in = root / "etc/systemd/system" / f"llamacpp@{instance}.service.d" / "50-deployment.conf"
+        # Of the second server during a switch; a boot forgets them.
+        self.beside_drop_in = root / "run/systemd/system" / f"llamacpp-beside@{instance}.service.d" / "50-deployment.conf"
+        self.beside_environment = root / "run/llamacpp" / f"{instance}.beside.env"
         self.front = root / "etc/llamacpp/front" / instance
         self.drained = self.recorded / "drained"
         self.wants = root / "etc/systemd/system/multi-user.target.wants"
