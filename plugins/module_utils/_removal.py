@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _firewall, _installed, _instance, _processes
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
 
@@ -27,6 +27,7 @@ UNITS = "etc/systemd/system"
 PROGRAMS = "usr/local/libexec/llamacpp"
 INSTALLED = "Installed by the role onprem.llamacpp.llama_server"
 MIRROR = "var/lib/llamacpp/mirror"
+FRONT, FIREWALL = "etc/llamacpp/front", "etc/llamacpp/firewall"
 # What builds leave in the engines' folder beside the releases.
 ENGINE_FOLDERS = ("releases", "build", "cuda")
 
@@ -55,7 +56,8 @@ class Places(NamedTuple):
 class Step(NamedTuple):
     """One thing that goes.
 
-    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold or user.
+    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold, user, site (of nginx)
+    or firewall (what one was told).
     """
 
     kind: str
@@ -158,7 +160,11 @@ class Removal:
     def _instance_steps(self, name: str) -> list[Step]:
         drop_ins = self._at(f"{UNITS}/llamacpp@{name}.service.d")
         return [
+            Step("site", self._at(f"etc/nginx/conf.d/llamacpp-{name}.conf")),
+            Step("firewall", self._at(f"{FIREWALL}/{name}.json")),
             Step("unit", f"llamacpp@{name}.service"),
+            Step("folder", self._at(f"{FRONT}/{name}")),
+            *(Step("file", path) for path in sorted(glob.glob(self._at(f"var/log/nginx/llamacpp-{name}.log*")))),
             Step("file", f"{drop_ins}/50-deployment.conf"),
             Step("empty", drop_ins),
             *(Step("folder", os.path.join(base, name)) for base in (self.config, self.state, self._at("var/cache/llamacpp"))),
@@ -172,6 +178,8 @@ class Removal:
             *(Step("unit", name) for name in reversed(names) if "@" not in name),
             *(Step("file", path) for path in files),
             Step("file", self._at("etc/llamacpp/tuning.json")),
+            Step("folder", self._at(FRONT)),
+            Step("folder", self._at(FIREWALL)),
             Step("folder", self._at(PROGRAMS)),
             Step("folder", self._at("run/llamacpp")),
             Step("empty", self.config),
@@ -244,6 +252,11 @@ class Removal:
         for step in steps:
             if step.kind == "unit":
                 self._must(["systemctl", "--quiet", "disable", "--now", step.what])
+            elif step.kind == "site":
+                os.unlink(step.what)
+                self._must(["systemctl", "try-reload-or-restart", "nginx.service"])
+            elif step.kind == "firewall":
+                self._close(step.what)
             elif step.kind == "hold":
                 self._must(["apt-mark", "unhold", step.what])
             elif step.kind == "user":
@@ -263,6 +276,14 @@ class Removal:
         forgotten = [step.what for step in steps if step.kind == "unit"] + (["llamacpp-fetch-*"] if self.wish.models else [])
         if forgotten:
             self.run(["systemctl", "reset-failed", *forgotten])
+
+    def _close(self, record: str) -> None:
+        """Take out what a firewall was told for an instance."""
+        folder, name = os.path.split(record)
+        try:
+            _firewall.Firewall(name[: -len(".json")], folder, self.run).apply("none", [], check_mode=False)
+        except _firewall.FirewallError as error:
+            raise RemovalError(str(error)) from None
 
     def _must(self, argv: list[str]) -> None:
         status, out, err = self.run(argv)
@@ -284,7 +305,13 @@ def _is_user(name: str) -> bool:
 
 def lines(steps: list[Step]) -> str:
     """The steps as lines of text, for a diff."""
-    words: dict[str, str] = {"hold": "hold on the package ", "user": "user ", "unit": "unit "}
+    words: dict[str, str] = {
+        "hold": "hold on the package ",
+        "user": "user ",
+        "unit": "unit ",
+        "site": "nginx site ",
+        "firewall": "firewall rules of ",
+    }
     return "".join(f"{words.get(step.kind, '')}{step.what}\n" for step in steps)
 
 

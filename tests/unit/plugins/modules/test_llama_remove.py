@@ -119,6 +119,35 @@ def test_everything_that_is_ours_goes_and_nothing_else(host: Host) -> None:
     assert ["systemctl", "daemon-reload"] in host.asked
 
 
+@pytest.fixture
+def fronted(host: Host) -> Host:
+    """With nginx before both of its instances, and nftables around them."""
+    host.deploy("small")
+    for name in ("main", "small"):
+        host.write(f"etc/nginx/conf.d/llamacpp-{name}.conf", f"var/log/nginx/llamacpp-{name}.log", f"var/log/nginx/llamacpp-{name}.log.1")
+        host.write(
+            f"etc/llamacpp/front/{name}/callers.conf", f"etc/llamacpp/front/{name}/clients/chat", f"etc/llamacpp/firewall/{name}.nft"
+        )
+        record = {"kind": "nftables", "rules": [[8443, "10.0.0.0/8"]]}
+        (host.root / f"etc/llamacpp/firewall/{name}.json").write_text(json.dumps(record))
+    host.write("etc/llamacpp/front/ca.pem", "etc/llamacpp/front/ca-key.pem", "etc/nginx/conf.d/other.conf")
+    return host
+
+
+def test_front_and_firewall_go_with_the_instance(fronted: Host) -> None:
+    fronted.remove(**ALL)
+    assert fronted.files() == ["etc/hosts", "etc/nginx/conf.d/other.conf", STRANGER, "usr/local/libexec/other/program"]
+    assert ["systemctl", "try-reload-or-restart", "nginx.service"] in fronted.asked
+    assert ["systemctl", "disable", "--quiet", "--now", "llamacpp-firewall@small.service"] in fronted.asked
+
+
+def test_front_of_another_instance_stays(fronted: Host) -> None:
+    fronted.remove(instances=["small"])
+    left = fronted.files()
+    assert {"etc/nginx/conf.d/llamacpp-main.conf", "etc/llamacpp/front/main/callers.conf", "etc/llamacpp/front/ca.pem"} <= set(left)
+    assert "etc/llamacpp/firewall/main.json" in left and not any("small" in path for path in left)
+
+
 def test_second_removal_changes_nothing(host: Host) -> None:
     host.remove(**ALL)
     before = host.tree()
