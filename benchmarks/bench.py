@@ -25,6 +25,7 @@ import exposure
 import fetching
 import fitting
 import planning
+import serving
 import swarm
 import unchanged
 from headers import header_vs_ggufpy
@@ -72,6 +73,10 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "exact_fit_seconds": fitting.exact_fit_seconds,
     "exposure_cpu": exposure.exposure_cpu,
     "exposure_cuda": exposure.exposure_cuda,
+    "server_noop_remote_calls": serving.server_noop_remote_calls,
+    "serve_vs_default_gen": serving.serve_vs_default_gen,
+    "serve_vs_default_prompt": serving.serve_vs_default_prompt,
+    "switch_gap_ratio": serving.switch_gap_ratio,
     "swarm_fill_ratio": swarm.fill_ratio,
     "swarm_origin_ratio": swarm.origin_ratio,
 }
