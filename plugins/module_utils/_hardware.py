@@ -147,7 +147,7 @@ def collect(
     os_facts["systemd"] = int(version.group(1)) if version else 0
     cpu = parse_cpuinfo(read_text("/proc/cpuinfo"))
     memory = memory_facts(cpu, "memory" in measure)
-    engines = _installed.engines(engine_root)
+    engines = _installed.engines(engine_root, uses=_instance.engine_uses())
     instances = _installed.instances()
     cards = _pci.scan()
     devices: list[dict[str, Any]] = []

@@ -238,7 +238,8 @@ ansible_facts:
             rotational: {description: Whether its disk turns; null when unknown., type: bool, returned: always}
             sequential_read: {description: "Bytes per second, measured; null unless O(measure) asks.", type: int, returned: always}
         engines:
-          description: Engine releases with their C(build.json).
+          description:
+            - Engine releases with their C(build.json). C(used_by) names the instances whose C(current) or C(previous) deployment needs one.
           type: list
           elements: dict
           returned: always

@@ -120,7 +120,8 @@ def describe(
     :param plan: ``llama_plan_result``; its devices and expected speed go into the gate's questions, nothing into the id
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
-    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), gate
+    :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, keep,
+        overlap, spare_port, drain_seconds, gate, and front (url and ca, a file) where clients come through one
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
@@ -159,6 +160,7 @@ def describe(
         "build_number": int(build["number"]),
         "devices": [device["engine_name"] for device in plan.get("devices") or []],
         "advertised": settings["advertised"],
+        "front": dict(settings.get("front") or {}),
         "prompts": [gate_prompt(prompt, int(gate["max_tokens"])) for prompt in gate["prompts"]],
         "tools": gate["tools"],
         "speed": {
@@ -170,6 +172,12 @@ def describe(
         "answer_seconds": int(gate["answer_seconds"]),
         "grace_seconds": int(gate["grace_seconds"]),
         "disk_floor": int(gate["disk_floor_mb"]) * 1_000_000,
+        "load_mode": merged.get("LLAMA_ARG_LOAD_MODE", ""),
+        "warm_seconds": int(settings["warm_seconds"]),
+        "keep": int(settings["keep"]),
+        "overlap": settings["overlap"],
+        "spare_port": int(settings["spare_port"]),
+        "drain_seconds": int(settings["drain_seconds"]),
     }
     return {
         "id": identity,

@@ -251,6 +251,8 @@ def plan(
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     problems = host_problems(facts, settings)
+    if result["engine_backend"] == "cuda":
+        problems += [f"toolkit: {problem.rstrip('.')}" for problem in settings.get("cuda_problems", [])]
     problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])

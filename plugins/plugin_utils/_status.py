@@ -24,6 +24,7 @@ HEADINGS = (
     "memory plan/actual",
     "up",
     "last gate",
+    "gap",
     "deployment",
 )
 
@@ -81,6 +82,7 @@ def instance(told: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, 
         "benchmark": (told.get("benchmark") or {}).get("tokens_per_second"),
         "memory": {"planned": sum(share["planned"] for share in shares), "actual": sum(share["actual"] for share in shares)},
         "uptime_seconds": looked.get("uptime_seconds", 0),
+        "gap_seconds": gate.get("gap_seconds"),
         "gated_at": gate.get("finished_at", ""),
         "devices": looked.get("devices") or {},
     }
@@ -122,6 +124,7 @@ def text(status: Mapping[str, Any]) -> list[str]:
                     f"{memory['planned'] / 1e9:.1f}/{memory['actual'] / 1e9:.1f} GB" if memory["actual"] else "-",
                     duration(each["uptime_seconds"]),
                     each["gated_at"][:16].replace("T", " ") or "-",
+                    f"{each['gap_seconds']:.1f}s" if each["gap_seconds"] else "-",
                     each["deployment"] or "-",
                 )
             )

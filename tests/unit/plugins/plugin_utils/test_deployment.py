@@ -39,6 +39,11 @@ SETTINGS = {
     "api_key_required": True,
     "extra_environment": {},
     "advertised": "10.0.0.1",
+    "warm_seconds": 1800,
+    "keep": 3,
+    "overlap": "auto",
+    "spare_port": 18080,
+    "drain_seconds": 600,
     "gate": {
         "prompts": [{"prompt": "?"}],
         "tools": "auto",
@@ -74,6 +79,7 @@ SAME = {
     "order-of-environment": {"environment": dict(reversed(ENVIRONMENT.items()))},
     "order-of-shards": {"model": {**MODEL, "files": MODEL["files"][::-1]}},
     "plan": {"plan": {"devices": [], "expected": {"tokens_per_second": 9}}},
+    "reading-ahead": {"settings": {**SETTINGS, "warm_seconds": 0}},
     "gate": {"settings": {**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [{"prompt": "Who?"}]}}},
 }
 
