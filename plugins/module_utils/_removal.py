@@ -17,7 +17,14 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes
+from ansible_collections.onprem.llamacpp.plugins.module_utils import (
+    _disks,
+    _firewall,
+    _front,
+    _installed,
+    _instance,
+    _processes,
+)
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
 
@@ -55,7 +62,8 @@ class Places(NamedTuple):
 class Step(NamedTuple):
     """One thing that goes.
 
-    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold or user.
+    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold, user, or an instance's
+    front or firewall.
     """
 
     kind: str
@@ -157,12 +165,23 @@ class Removal:
 
     def _instance_steps(self, name: str) -> list[Step]:
         drop_ins = self._at(f"{UNITS}/llamacpp@{name}.service.d")
+        front, firewall = self._front(name), self._firewall(name)
         return [
+            Step("front", name),
+            Step("folder", front.folder),
+            Step("firewall", name),
+            *(Step("file", path) for path in (firewall.record, firewall.table)),
             Step("unit", f"llamacpp@{name}.service"),
             Step("file", f"{drop_ins}/50-deployment.conf"),
             Step("empty", drop_ins),
             *(Step("folder", os.path.join(base, name)) for base in (self.config, self.state, self._at("var/cache/llamacpp"))),
         ]
+
+    def _front(self, name: str) -> _front.Front:
+        return _front.Front(name, self._at("etc/llamacpp/front"), self._at("etc/nginx/conf.d"), self.run)
+
+    def _firewall(self, name: str) -> _firewall.Firewall:
+        return _firewall.Firewall(name, self._at("etc/llamacpp/firewall"), self.run)
 
     def _server_steps(self) -> list[Step]:
         """What all instances share: units are ours by what stands in them."""
@@ -174,6 +193,9 @@ class Removal:
             Step("file", self._at("etc/llamacpp/tuning.json")),
             Step("folder", self._at(PROGRAMS)),
             Step("folder", self._at("run/llamacpp")),
+            # The authority of the host's own certificates is of no use to anybody else.
+            Step("folder", self._at("etc/llamacpp/front")),
+            Step("empty", self._at("etc/llamacpp/firewall")),
             Step("empty", self.config),
             Step("empty", self.state),
             Step("user", SERVER_USER),
@@ -217,6 +239,10 @@ class Removal:
         for step in wanted:
             if step.kind == "unit":
                 there = self._enabled(step.what) or self._active(step.what)
+            elif step.kind == "front":
+                there = os.path.exists(self._front(step.what).site)
+            elif step.kind == "firewall":
+                there = os.path.exists(self._firewall(step.what).record)
             elif step.kind == "user":
                 there = _is_user(step.what)
             elif step.kind == "empty":
@@ -248,6 +274,11 @@ class Removal:
                 self._must(["apt-mark", "unhold", step.what])
             elif step.kind == "user":
                 self._must(["userdel", step.what])
+            elif step.kind == "front":
+                front = self._front(step.what)
+                front.apply({}, [front.site, front.upstream], check_mode=False)
+            elif step.kind == "firewall":
+                self._firewall(step.what).apply("none", [], check_mode=False)
             elif step.kind == "folder":
                 shutil.rmtree(step.what)
             elif step.kind == "model":
@@ -257,7 +288,8 @@ class Removal:
                 with contextlib.suppress(OSError):  # something came in between, which is not ours
                     os.rmdir(step.what)
             else:
-                os.unlink(step.what)
+                with contextlib.suppress(FileNotFoundError):  # another step has taken it along
+                    os.unlink(step.what)
         if any(step.kind == "unit" or UNITS in step.what for step in steps):
             self._must(["systemctl", "daemon-reload"])
         forgotten = [step.what for step in steps if step.kind == "unit"] + (["llamacpp-fetch-*"] if self.wish.models else [])
@@ -284,7 +316,13 @@ def _is_user(name: str) -> bool:
 
 def lines(steps: list[Step]) -> str:
     """The steps as lines of text, for a diff."""
-    words: dict[str, str] = {"hold": "hold on the package ", "user": "user ", "unit": "unit "}
+    words: dict[str, str] = {
+        "hold": "hold on the package ",
+        "user": "user ",
+        "unit": "unit ",
+        "front": "front of ",
+        "firewall": "firewall's rules of ",
+    }
     return "".join(f"{words.get(step.kind, '')}{step.what}\n" for step in steps)
 
 

@@ -154,6 +154,26 @@ def test_another_instance_keeps_what_all_instances_share(host: Host) -> None:
     assert "llamacpp" in host.users
 
 
+def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
+    host.deploy("small")
+    for name in ("main", "small"):
+        host.write(
+            f"etc/nginx/conf.d/llamacpp-{name}.conf", f"etc/llamacpp/front/{name}/upstream.conf", f"etc/llamacpp/front/{name}/key.pem"
+        )
+    host.write("etc/llamacpp/front/ca.pem", "etc/nginx/conf.d/theirs.conf")
+    (host.root / "etc/llamacpp/firewall").mkdir()
+    record = host.root / "etc/llamacpp/firewall/main.json"
+    record.write_text(json.dumps({"kind": "ufw", "rules": [[8443, "10.0.0.0/8"]]}))
+    host.remove(instances=["main"])
+    assert sorted(path.name for path in (host.root / "etc/nginx/conf.d").iterdir()) == ["llamacpp-small.conf", "theirs.conf"]
+    assert sorted(path.name for path in (host.root / "etc/llamacpp/front").iterdir()) == ["ca.pem", "small"]
+    assert not record.exists()
+    assert ["ufw", "delete", "allow", "proto", "tcp", "from", "10.0.0.0/8", "to", "any", "port", "8443"] in host.asked
+    host.remove(**ALL)
+    assert [path for path in host.tree() if "llamacpp" in path] == [STRANGER]
+    assert "etc/nginx/conf.d/theirs.conf" in host.files()
+
+
 def test_drop_in_of_somebody_else_stays(host: Host) -> None:
     host.write("etc/systemd/system/llamacpp@main.service.d/90-mine.conf")
     host.remove(**ALL)
