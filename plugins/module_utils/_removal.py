@@ -17,7 +17,14 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _firewall, _installed, _instance, _processes
+from ansible_collections.onprem.llamacpp.plugins.module_utils import (
+    _disks,
+    _firewall,
+    _front,
+    _installed,
+    _instance,
+    _processes,
+)
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
 
@@ -27,7 +34,6 @@ UNITS = "etc/systemd/system"
 PROGRAMS = "usr/local/libexec/llamacpp"
 INSTALLED = "Installed by the role onprem.llamacpp.llama_server"
 MIRROR = "var/lib/llamacpp/mirror"
-FRONT, FIREWALL = "etc/llamacpp/front", "etc/llamacpp/firewall"
 # What builds leave in the engines' folder beside the releases.
 ENGINE_FOLDERS = ("releases", "build", "cuda")
 
@@ -56,8 +62,8 @@ class Places(NamedTuple):
 class Step(NamedTuple):
     """One thing that goes.
 
-    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold, user, site (of nginx)
-    or firewall (what one was told).
+    ``kind`` is unit, file, folder or model (with all in it), empty (a folder, if nothing else is in it), hold, user, or an instance's
+    front or firewall.
     """
 
     kind: str
@@ -159,16 +165,24 @@ class Removal:
 
     def _instance_steps(self, name: str) -> list[Step]:
         drop_ins = self._at(f"{UNITS}/llamacpp@{name}.service.d")
+        front, firewall = self._front(name), self._firewall(name)
         return [
-            Step("site", self._at(f"etc/nginx/conf.d/llamacpp-{name}.conf")),
-            Step("firewall", self._at(f"{FIREWALL}/{name}.json")),
-            Step("unit", f"llamacpp@{name}.service"),
-            Step("folder", self._at(f"{FRONT}/{name}")),
+            Step("front", name),
+            Step("folder", front.folder),
             *(Step("file", path) for path in sorted(glob.glob(self._at(f"var/log/nginx/llamacpp-{name}.log*")))),
+            Step("firewall", name),
+            *(Step("file", path) for path in (firewall.record, firewall.table)),
+            Step("unit", f"llamacpp@{name}.service"),
             Step("file", f"{drop_ins}/50-deployment.conf"),
             Step("empty", drop_ins),
             *(Step("folder", os.path.join(base, name)) for base in (self.config, self.state, self._at("var/cache/llamacpp"))),
         ]
+
+    def _front(self, name: str) -> _front.Front:
+        return _front.Front(name, self._at("etc/llamacpp/front"), self._at("etc/nginx/conf.d"), self.run)
+
+    def _firewall(self, name: str) -> _firewall.Firewall:
+        return _firewall.Firewall(name, self._at("etc/llamacpp/firewall"), self.run)
 
     def _server_steps(self) -> list[Step]:
         """What all instances share: units are ours by what stands in them."""
@@ -178,10 +192,11 @@ class Removal:
             *(Step("unit", name) for name in reversed(names) if "@" not in name),
             *(Step("file", path) for path in files),
             Step("file", self._at("etc/llamacpp/tuning.json")),
-            Step("folder", self._at(FRONT)),
-            Step("folder", self._at(FIREWALL)),
             Step("folder", self._at(PROGRAMS)),
             Step("folder", self._at("run/llamacpp")),
+            # The authority of the host's own certificates is of no use to anybody else.
+            Step("folder", self._at("etc/llamacpp/front")),
+            Step("empty", self._at("etc/llamacpp/firewall")),
             Step("empty", self.config),
             Step("empty", self.state),
             Step("user", SERVER_USER),
@@ -225,6 +240,10 @@ class Removal:
         for step in wanted:
             if step.kind == "unit":
                 there = self._enabled(step.what) or self._active(step.what)
+            elif step.kind == "front":
+                there = os.path.exists(self._front(step.what).site)
+            elif step.kind == "firewall":
+                there = os.path.exists(self._firewall(step.what).record)
             elif step.kind == "user":
                 there = _is_user(step.what)
             elif step.kind == "empty":
@@ -252,15 +271,15 @@ class Removal:
         for step in steps:
             if step.kind == "unit":
                 self._must(["systemctl", "--quiet", "disable", "--now", step.what])
-            elif step.kind == "site":
-                os.unlink(step.what)
-                self._must(["systemctl", "try-reload-or-restart", "nginx.service"])
-            elif step.kind == "firewall":
-                self._close(step.what)
             elif step.kind == "hold":
                 self._must(["apt-mark", "unhold", step.what])
             elif step.kind == "user":
                 self._must(["userdel", step.what])
+            elif step.kind == "front":
+                front = self._front(step.what)
+                front.apply({}, [front.site, front.upstream], check_mode=False)
+            elif step.kind == "firewall":
+                self._firewall(step.what).apply("none", [], check_mode=False)
             elif step.kind == "folder":
                 shutil.rmtree(step.what)
             elif step.kind == "model":
@@ -270,20 +289,13 @@ class Removal:
                 with contextlib.suppress(OSError):  # something came in between, which is not ours
                     os.rmdir(step.what)
             else:
-                os.unlink(step.what)
+                with contextlib.suppress(FileNotFoundError):  # another step has taken it along
+                    os.unlink(step.what)
         if any(step.kind == "unit" or UNITS in step.what for step in steps):
             self._must(["systemctl", "daemon-reload"])
         forgotten = [step.what for step in steps if step.kind == "unit"] + (["llamacpp-fetch-*"] if self.wish.models else [])
         if forgotten:
             self.run(["systemctl", "reset-failed", *forgotten])
-
-    def _close(self, record: str) -> None:
-        """Take out what a firewall was told for an instance."""
-        folder, name = os.path.split(record)
-        try:
-            _firewall.Firewall(name[: -len(".json")], folder, self.run).apply("none", [], check_mode=False)
-        except _firewall.FirewallError as error:
-            raise RemovalError(str(error)) from None
 
     def _must(self, argv: list[str]) -> None:
         status, out, err = self.run(argv)
@@ -309,8 +321,8 @@ def lines(steps: list[Step]) -> str:
         "hold": "hold on the package ",
         "user": "user ",
         "unit": "unit ",
-        "site": "nginx site ",
-        "firewall": "firewall rules of ",
+        "front": "front of ",
+        "firewall": "firewall's rules of ",
     }
     return "".join(f"{words.get(step.kind, '')}{step.what}\n" for step in steps)
 

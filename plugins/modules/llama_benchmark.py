@@ -243,7 +243,8 @@ def main() -> None:
         benchmark = Benchmark(_instance.Instance(params["instance"]), params, run)
         if module.check_mode:
             obstacle = benchmark.obstacle()
-            module.exit_json(changed=True, notes=[f"llama-bench would not be run: {obstacle}"] if obstacle else [])
+            said = f"llama-bench would not be run: {obstacle}" if obstacle else "llama-bench would be run beside the server"
+            module.exit_json(changed=True, notes=["The server would be asked for answers", said])
         result = benchmark.measure()
     except BenchmarkError as error:
         module.fail_json(msg=str(error))

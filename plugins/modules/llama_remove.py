@@ -71,7 +71,8 @@ RETURN = r"""
 removed:
   description:
     - What was removed, in order.
-    - C(kind) is C(unit), C(file), C(folder), C(model), C(empty) for an empty folder, C(hold) or C(user).
+    - C(kind) is C(unit), C(file), C(folder), C(model), C(empty) for an empty folder, C(hold), C(user),
+      C(front) or C(firewall).
   returned: success
   type: list
   elements: dict
@@ -92,7 +93,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance, _removal
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _firewall, _front, _instance, _removal
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, run_command
 
 
@@ -138,8 +139,8 @@ def main() -> None:
             module.fail_json(msg=f"{name!r} is no instance name: lower case letters, digits and dashes, a letter first, at most 31.")
     try:
         result = remove(module.params, module.check_mode)
-    except (_removal.RemovalError, OSError) as error:
-        module.fail_json(msg=f"{error}. What was to be removed is not all gone; run again.")
+    except (_removal.RemovalError, _front.FrontError, _firewall.FirewallError, OSError) as error:
+        module.fail_json(msg=f"{str(error).rstrip('.')}. What was to be removed is not all gone; run again.")
     if "refusals" in result:
         module.fail_json(msg="Nothing was removed: " + "; ".join(result["refusals"]) + ".", **result)
     module.exit_json(**result)

@@ -119,35 +119,6 @@ def test_everything_that_is_ours_goes_and_nothing_else(host: Host) -> None:
     assert ["systemctl", "daemon-reload"] in host.asked
 
 
-@pytest.fixture
-def fronted(host: Host) -> Host:
-    """With nginx before both of its instances, and nftables around them."""
-    host.deploy("small")
-    for name in ("main", "small"):
-        host.write(f"etc/nginx/conf.d/llamacpp-{name}.conf", f"var/log/nginx/llamacpp-{name}.log", f"var/log/nginx/llamacpp-{name}.log.1")
-        host.write(
-            f"etc/llamacpp/front/{name}/callers.conf", f"etc/llamacpp/front/{name}/clients/chat", f"etc/llamacpp/firewall/{name}.nft"
-        )
-        record = {"kind": "nftables", "rules": [[8443, "10.0.0.0/8"]]}
-        (host.root / f"etc/llamacpp/firewall/{name}.json").write_text(json.dumps(record))
-    host.write("etc/llamacpp/front/ca.pem", "etc/llamacpp/front/ca-key.pem", "etc/nginx/conf.d/other.conf")
-    return host
-
-
-def test_front_and_firewall_go_with_the_instance(fronted: Host) -> None:
-    fronted.remove(**ALL)
-    assert fronted.files() == ["etc/hosts", "etc/nginx/conf.d/other.conf", STRANGER, "usr/local/libexec/other/program"]
-    assert ["systemctl", "try-reload-or-restart", "nginx.service"] in fronted.asked
-    assert ["systemctl", "disable", "--quiet", "--now", "llamacpp-firewall@small.service"] in fronted.asked
-
-
-def test_front_of_another_instance_stays(fronted: Host) -> None:
-    fronted.remove(instances=["small"])
-    left = fronted.files()
-    assert {"etc/nginx/conf.d/llamacpp-main.conf", "etc/llamacpp/front/main/callers.conf", "etc/llamacpp/front/ca.pem"} <= set(left)
-    assert "etc/llamacpp/firewall/main.json" in left and not any("small" in path for path in left)
-
-
 def test_second_removal_changes_nothing(host: Host) -> None:
     host.remove(**ALL)
     before = host.tree()
@@ -181,6 +152,26 @@ def test_another_instance_keeps_what_all_instances_share(host: Host) -> None:
     assert not [path for path in host.tree() if "small" in path]
     assert host.active == {"llamacpp@main.service"}
     assert "llamacpp" in host.users
+
+
+def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
+    host.deploy("small")
+    for name in ("main", "small"):
+        host.write(
+            f"etc/nginx/conf.d/llamacpp-{name}.conf", f"etc/llamacpp/front/{name}/upstream.conf", f"etc/llamacpp/front/{name}/key.pem"
+        )
+    host.write("etc/llamacpp/front/ca.pem", "etc/nginx/conf.d/theirs.conf")
+    (host.root / "etc/llamacpp/firewall").mkdir()
+    record = host.root / "etc/llamacpp/firewall/main.json"
+    record.write_text(json.dumps({"kind": "ufw", "rules": [[8443, "10.0.0.0/8"]]}))
+    host.remove(instances=["main"])
+    assert sorted(path.name for path in (host.root / "etc/nginx/conf.d").iterdir()) == ["llamacpp-small.conf", "theirs.conf"]
+    assert sorted(path.name for path in (host.root / "etc/llamacpp/front").iterdir()) == ["ca.pem", "small"]
+    assert not record.exists()
+    assert ["ufw", "delete", "allow", "proto", "tcp", "from", "10.0.0.0/8", "to", "any", "port", "8443"] in host.asked
+    host.remove(**ALL)
+    assert [path for path in host.tree() if "llamacpp" in path] == [STRANGER]
+    assert "etc/nginx/conf.d/theirs.conf" in host.files()
 
 
 def test_drop_in_of_somebody_else_stays(host: Host) -> None:
