@@ -25,7 +25,9 @@ import exposure
 import fetching
 import fitting
 import planning
+import serving
 import swarm
+import unchanged
 from headers import header_vs_ggufpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,7 @@ def rerun_remote_calls() -> dict[str, Any]:
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
+    "engine_noop_remote_calls": unchanged.engine_noop_remote_calls,
     "header_vs_ggufpy": header_vs_ggufpy,
     "plan_vs_debug_task": planning.plan_vs_debug_task,
     "fetch_vs_curl": fetching.fetch_vs_curl,
@@ -70,6 +73,10 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "exact_fit_seconds": fitting.exact_fit_seconds,
     "exposure_cpu": exposure.exposure_cpu,
     "exposure_cuda": exposure.exposure_cuda,
+    "server_noop_remote_calls": serving.server_noop_remote_calls,
+    "serve_vs_default_gen": serving.serve_vs_default_gen,
+    "serve_vs_default_prompt": serving.serve_vs_default_prompt,
+    "switch_gap_ratio": serving.switch_gap_ratio,
     "swarm_fill_ratio": swarm.fill_ratio,
     "swarm_origin_ratio": swarm.origin_ratio,
 }

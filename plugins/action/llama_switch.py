@@ -18,7 +18,7 @@ display = Display()
 
 LONG_POLL_SECONDS = 5
 SHOW_SECONDS = 5
-UNFINISHED = ("prepared", "switched", "gating", "undoing")
+UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 
 
 def verdict(journal: Mapping[str, Any]) -> str:
@@ -74,6 +74,7 @@ class ActionModule(ActionBase):
             # The message holds the log already; Ansible prints both.
             short = {key: value for key, value in journal.items() if key not in ("log_tail", "gate", "states")}
             return {"failed": True, "changed": changed, "msg": problem, "journal": short}
+        display.display(f"  {self._task_vars.get('inventory_hostname', '')}: {journal.get('progress', '')}")
         for note in (journal.get("gate") or {}).get("notes") or []:
             display.display(f"  {self._task_vars.get('inventory_hostname', '')}: {note}")
         for warning in (journal.get("gate") or {}).get("warnings") or []:

@@ -114,6 +114,8 @@ def cuda_devices(cards: list[dict[str, Any]], host_memory: int, run: Run = run_c
     nodes = {card["pci_address"]: card["numa_node"] for card in cards}
     for device in devices:
         device["numa_node"] = nodes.get(device["pci_address"], -1)
+        for process in device["processes"]:
+            process["unit"] = _processes.process_unit(process["pid"])
     return devices, warnings + _pci.unlisted(cards, devices, warnings)
 
 
@@ -176,5 +178,6 @@ def collect(
         "partial_models": _installed.partial_models(model_root),
         "instances": instances,
         "listeners": _processes.listeners(ports),
+        "tuning": _installed.tuning(),
         "warnings": warnings,
     }

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _firewall, _front, _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
-from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text, run_command
 
 
 def engines(root: str, run: Run = run_command, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:
@@ -162,6 +163,9 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "healthy": active == "active" and port > 0 and _instance.health(host, port) == "ok",
                 "host": host,
                 "port": port,
+                # Whether nginx stands before it, and whether a firewall was told of it.
+                "front": os.path.exists(_front.Front(name).site),
+                "firewall": os.path.exists(_firewall.Firewall(name).record),
                 "document": document,
                 "plan": read_json(instance.record(current, "plan.json")) if current else {},
                 # What its last start took on the devices, and what a benchmark of it has measured.
@@ -170,6 +174,15 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
             }
         )
     return found
+
+
+def tuning(path: str = "/etc/llamacpp/tuning.json") -> list[dict[str, Any]]:
+    """The settings of the host that it was told to have."""
+    try:
+        found = json.loads(read_text(path) or "[]")
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def engine_device(device: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -193,7 +193,7 @@ ansible_facts:
               type: dict
               returned: always
             processes:
-              description: Compute programs on it, with C(pid), C(name), C(bytes) and whether they are C(ours).
+              description: Compute programs on it, with C(pid), C(name), C(bytes), their systemd C(unit), and whether they are C(ours).
               type: list
               elements: dict
               returned: always
@@ -266,6 +266,11 @@ ansible_facts:
           description:
             - Server instances, their deployment and state. C(models_missing) names those of V(current) and V(previous) whose model
               was removed.
+          type: list
+          elements: dict
+          returned: always
+        tuning:
+          description: Settings of the host that C(llama_server_tuning) has asked for.
           type: list
           elements: dict
           returned: always

@@ -15,10 +15,41 @@ from typing import Any, Optional
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "roles/llama_server/files"))
 
-from llamacpp_switch import cli, devices, evidence, files, gate, inspection, questions, transaction
+from llamacpp_switch import (
+    cli,
+    devices,
+    evidence,
+    files,
+    front,
+    gate,
+    inspection,
+    outside,
+    overlap,
+    pagecache,
+    preflight,
+    questions,
+    retention,
+    transaction,
+)
 from llamacpp_switch import host as hosts
 
-__all__ = ["cli", "devices", "evidence", "files", "gate", "hosts", "inspection", "questions", "transaction"]
+__all__ = [
+    "cli",
+    "devices",
+    "evidence",
+    "files",
+    "front",
+    "gate",
+    "hosts",
+    "inspection",
+    "outside",
+    "overlap",
+    "pagecache",
+    "preflight",
+    "questions",
+    "retention",
+    "transaction",
+]
 
 KEY = "5f" * 32
 OLD, NEW, OLDER = "a" * 12, "b" * 12, "c" * 12
@@ -112,10 +143,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class FakeSystemd:
-    """Starts the behaviour of whatever deployment ``current`` names."""
+    """Starts the behaviour of whatever deployment a link names."""
 
-    def __init__(self, layout: Any, port: int, behaviours: dict[str, str]) -> None:
-        self.layout, self.port, self.behaviours = layout, port, behaviours
+    def __init__(self, layout: Any, port: int, behaviours: dict[str, str], link: str = "current") -> None:
+        self.layout, self.port, self.behaviours, self.link = layout, port, behaviours, link
         self.server: Optional[LlamaServer] = None
         self.active, self.result, self.enabled = "inactive", "success", False
         self.calls: list[str] = []
@@ -150,7 +181,7 @@ class FakeSystemd:
     def restart(self) -> None:
         self.calls.append("restart")
         self.shut()
-        deployment = self.layout.linked("current")
+        deployment = self.layout.linked(self.link)
         behaviour = self.behaviours.get(deployment, "good")
         if behaviour == "does not start":
             self.active = "failed"
@@ -170,13 +201,15 @@ class Host:
     """A host with deployments in a temporary directory."""
 
     def __init__(self, root: pathlib.Path) -> None:
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as other:
             probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+            other.bind(("127.0.0.1", 0))
+            self.port, self.spare = probe.getsockname()[1], other.getsockname()[1]
         self.root = root
         self.layout = files.Layout("main", root)
         self.behaviours: dict[str, str] = {}
         self.systemd = FakeSystemd(self.layout, self.port, self.behaviours)
+        self.second = FakeSystemd(self.layout, self.spare, self.behaviours, "beside")
         self.layout.declared.mkdir(parents=True)
         self.layout.wants.mkdir(parents=True)
         self.layout.api_keys.write_text(f"# a comment\n{KEY}\n")
@@ -209,7 +242,7 @@ class Host:
         files.write_json(self.layout.recorded / identity / "request.json", document)
 
     def switch(self) -> Any:
-        return transaction.Switch(self.layout, self.systemd)
+        return transaction.Switch(self.layout, self.systemd, self.second)
 
     def run(self, identity: str, **options: Any) -> dict[str, Any]:
         journal: dict[str, Any] = self.switch().run(identity, "run", **options)
@@ -226,6 +259,8 @@ class Host:
     def reboot(self) -> None:
         """Everything that ran is gone; recover, then systemd starts what is enabled."""
         self.systemd.shut()
+        self.second.shut()
+        self.second.active = "inactive"
         enabled = self.systemd.enabled
         self.systemd = FakeSystemd(self.layout, self.port, self.behaviours)
         self.systemd.enabled = enabled

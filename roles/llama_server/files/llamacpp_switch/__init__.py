@@ -5,7 +5,7 @@
 
 One switch is one transaction with a journal on disk.  Its states:
 
-    prepared -> switched -> gating -> committed
+    prepared -> [beside ->] switched -> gating -> committed
                     \\         \\
                      `---------`--> undoing -> undone | failed
 

@@ -17,14 +17,16 @@ from typing import Optional
 
 from .engine import changed
 from .files import Busy, Document, Layout, SwitchError, read_json
+from .front import Front
 from .host import Systemd
 from .inspection import inspect
+from .overlap import LINK
 from .transaction import Switch
 
 PREVIOUS = "previous"
 
 
-def start(switch: Switch, to: str, restart: bool) -> Document:
+def start(switch: Switch, to: str, *options: str) -> Document:
     """Start a switch that outlives this session, and wait until it has written its journal.
 
     :raises SwitchError: it could not be started.
@@ -32,11 +34,18 @@ def start(switch: Switch, to: str, restart: bool) -> Document:
     name = switch.layout.instance
     if switch.running():
         raise SwitchError(f"a switch of {name} is already running, to {read_json(switch.layout.journal).get('to')}")
+    unit = f"llamacpp-switch-{name}.service"
+    # One that has just ended may still be tidied up after.
+    end = time.monotonic() + 30
+    while Systemd.call("systemctl", "show", "--property=ActiveState", "--value", unit).strip() == "deactivating" and time.monotonic() < end:
+        time.sleep(0.1)
     run_id = uuid.uuid4().hex[:12]
     own = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "run", "--instance", name, "--to", to, "--run", run_id]
     Systemd.call(
-        "systemd-run", "--quiet", "--collect", f"--unit=llamacpp-switch-{name}", "--property=OOMScoreAdjust=-900",
-        f"--description=Switch of llama.cpp instance {name} to {to}", *own, *(["--restart"] if restart else []),
+        "systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=OOMScoreAdjust=-900",
+        # Whatever ends the program, an unfinished switch is undone at once; after a finished one this does nothing.
+        f"--property=ExecStopPost={' '.join(own[:3])} recover --instance {name}",
+        f"--description=Switch of llama.cpp instance {name} to {to}", *own, *options,
         timeout=60,
     )  # fmt: skip
     end = time.monotonic() + 30
@@ -45,7 +54,7 @@ def start(switch: Switch, to: str, restart: bool) -> Document:
         if document.get("run") == run_id:
             return document
         time.sleep(0.1)
-    raise SwitchError(f"the switch did not begin: see journalctl -u llamacpp-switch-{name}")
+    raise SwitchError(f"the switch did not begin: see journalctl -u {unit}")
 
 
 def resolved(layout: Layout, to: str) -> str:
@@ -61,6 +70,22 @@ def resolved(layout: Layout, to: str) -> str:
     return before
 
 
+def out_of_service(front: Front, wanted: bool, seconds: float) -> Document:
+    """Take an instance out of service or put it back; whether that changed anything, and how many requests are still under way.
+
+    :raises SwitchError: it has no front that could refuse requests.
+    """
+    if not front.present:
+        raise SwitchError(f"instance {front.layout.instance} has no front (llama_server_front)")
+    changed = front.drained != wanted
+    if not wanted:
+        front.undrain()
+        return {"changed": changed, "drained": False, "running": front.running(front.port)}
+    front.drain()
+    left = front.wait_idle(front.port, seconds, lambda _text: None)
+    return {"changed": changed, "drained": True, "running": left}
+
+
 def show(document: Document) -> None:
     print(json.dumps(document, indent=2, sort_keys=True))
 
@@ -74,18 +99,23 @@ def arguments() -> argparse.ArgumentParser:
         ("status", "print the journal"),
         ("inspect", "print whether what runs is what was deployed, and how its devices are"),
         ("recover", "undo switches that were interrupted"),
+        ("drain", "let the front refuse new requests, and wait for those that are under way"),
+        ("undrain", "let the front take requests again"),
         ("verify", "tell whether the engine of the current deployment is as it was made"),
     ):
         command = commands.add_parser(name, help=text)
-        if name != "recover":
-            command.add_argument("--instance", required=True)
+        command.add_argument("--instance", required=name != "recover", help="one instance; all of them" if name == "recover" else None)
         if name in ("switch", "run"):
             command.add_argument("--to", required=True, metavar="ID", help="a deployment's id, or 'previous'")
             command.add_argument("--restart", action="store_true", help="restart even when the deployment runs already")
+            command.add_argument("--at-once", action="store_true", help="do not read the model ahead; the way back is always at once")
         if name == "run":
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
+        if name == "verify":
+            command.add_argument("--link", choices=("current", LINK), default="current", help=argparse.SUPPRESS)
         if name == "status":
             command.add_argument("--after", type=int, default=-1, help="wait until the journal is past this sequence number")
+        if name in ("status", "drain"):
             command.add_argument("--wait", type=float, default=0, metavar="SECONDS")
     return parser
 
@@ -95,15 +125,19 @@ def main(argv: Optional[list[str]] = None) -> int:
     try:
         if options.command == "recover":
             root = pathlib.Path("/var/lib/llamacpp/instances")
-            for path in sorted(root.iterdir()) if root.is_dir() else []:
-                if Switch(Layout(path.name), Systemd(path.name)).recover():
-                    print(f"{path.name}: an interrupted switch was undone")
+            found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+            for name in [options.instance] if options.instance else found:
+                if Switch(Layout(name), Systemd(name)).recover():
+                    print(f"{name}: an interrupted switch was undone")
             return 0
         if options.command == "verify":
             layout = Layout(options.instance)
-            problem = changed(layout.deployment(layout.linked("current")) / "engine")
+            problem = changed(layout.deployment(layout.linked(options.link)) / "engine")
             if problem:
                 raise SwitchError(problem)
+            return 0
+        if options.command in ("drain", "undrain"):
+            show(out_of_service(Front(Layout(options.instance)), options.command == "drain", getattr(options, "wait", 0.0)))
             return 0
         if shutil.which("systemctl") is None:
             raise SwitchError("this host has no systemd")
@@ -114,10 +148,12 @@ def main(argv: Optional[list[str]] = None) -> int:
         if options.command == "inspect":
             show(inspect(switch.layout, switch.systemd))
             return 0
+        to, at_once = resolved(switch.layout, options.to), options.at_once or options.to == PREVIOUS
         if options.command == "switch":
-            show(start(switch, resolved(switch.layout, options.to), options.restart))
+            flags = {"--restart": options.restart, "--at-once": at_once}
+            show(start(switch, to, *(flag for flag, wanted in flags.items() if wanted)))
             return 0
-        final = switch.run(resolved(switch.layout, options.to), options.run or uuid.uuid4().hex[:12], options.restart)
+        final = switch.run(to, options.run or uuid.uuid4().hex[:12], options.restart, ahead=not at_once)
         print(final["progress"])
         return 0 if final["state"] == "committed" else 1
     except Busy:

@@ -75,6 +75,17 @@ def ask_health(uuids: list[str]) -> dict[str, Health]:
     return {uuid: health for uuid, health in read_health(text).items() if uuid in uuids}
 
 
+def ask_free(uuids: list[str]) -> dict[str, int]:
+    """Bytes that are free of the devices that their driver tells of, by UUID."""
+    text = _output("nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits") if uuids else ""
+    found = {}
+    for line in text.splitlines():
+        uuid, _comma, free = (part.strip() for part in line.partition(","))
+        if uuid in uuids and free.isdecimal():
+            found[uuid] = int(free) * 2**20
+    return found
+
+
 def ask_xids(since: float) -> list[str]:
     """Errors in the kernel's log since a time, in seconds since the epoch."""
     return read_xids(_output("journalctl", "--dmesg", "--quiet", "--no-pager", "--output=cat", f"--since=@{since:.0f}").splitlines())

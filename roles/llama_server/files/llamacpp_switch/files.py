@@ -39,18 +39,29 @@ def sync_directory(path: pathlib.Path) -> None:
         os.close(handle)
 
 
-def write_json(path: pathlib.Path, document: Document, durable: bool = True) -> None:
-    """Replace a JSON file in one step, so that a reader never sees half of it."""
+def write_text(path: pathlib.Path, text: str, durable: bool = True) -> None:
+    """Replace a file in one step, so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name("." + path.name + ".new")
     with open(temporary, "w", encoding="utf-8") as handle:
-        json.dump(document, handle, indent=2, sort_keys=True)
-        handle.write("\n")
+        handle.write(text)
         handle.flush()
         if durable:
             os.fsync(handle.fileno())
     os.replace(temporary, path)
     if durable:
+        sync_directory(path.parent)
+
+
+def write_json(path: pathlib.Path, document: Document, durable: bool = True) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n", durable)
+
+
+def remove_file(path: pathlib.Path) -> None:
+    """Make sure that there is no file, now and after a power loss."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
         sync_directory(path.parent)
 
 
@@ -89,6 +100,11 @@ class Layout:
         self.lock = self.recorded / "switch.lock"
         self.api_keys = self.declared / "api-keys"
         self.drop_in = root / "etc/systemd/system" / f"llamacpp@{instance}.service.d" / "50-deployment.conf"
+        # Of the second server during a switch; a boot forgets them.
+        self.beside_drop_in = root / "run/systemd/system" / f"llamacpp-beside@{instance}.service.d" / "50-deployment.conf"
+        self.beside_environment = root / "run/llamacpp" / f"{instance}.beside.env"
+        self.front = root / "etc/llamacpp/front" / instance
+        self.drained = self.recorded / "drained"
         self.wants = root / "etc/systemd/system/multi-user.target.wants"
 
     def linked(self, name: str) -> str:

@@ -10,13 +10,14 @@ import pathlib
 import re
 import subprocess
 import time
-from typing import Callable
+from typing import Callable, Optional
 
-from . import devices, questions
+from . import devices, outside, questions
 from .api import Api, first_key, local_address, on_loopback
 from .evidence import buffers, compared, sees, too_much
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
-from .host import Systemd, death, process_progress
+from .front import Front
+from .host import Systemd, death, part, process_progress
 from .questions import Answer
 
 POLL_SECONDS = 0.5
@@ -29,16 +30,21 @@ BUILD_INFO = re.compile(r"^b(?P<number>\d+)(?:-|$)")
 class Gate:
     """Ask a freshly started server the questions that decide whether it may stay."""
 
-    def __init__(self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0) -> None:
+    def __init__(
+        self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0, beside: int = 0
+    ) -> None:
+        """:param beside: the port of a second server, which no client is told of; 0 for the instance's own"""
+        self.beside = beside
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
         self.folder = layout.recorded / deployment
         self.shares = read_json(self.folder / "plan.json").get("memory", {}).get("devices", [])
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
-    def run(self) -> Document:
+    def run(self, gap: Callable[[], Optional[float]] = lambda: None) -> Document:
         """Gate the deployment, write gate.json and actual.json, and return what gate.json says.
 
+        :param gap: tells, as soon as the server answers, for how many seconds nothing was served
         :raises SwitchError: it must not serve; gate.json holds the same reason.
         """
         request = self.layout.request(self.deployment)
@@ -51,11 +57,12 @@ class Gate:
             "notes": [],
             "started_at": now(),
             "tokens_per_second": None,
+            "gap_seconds": None,
         }
         try:
             if not request:
                 raise SwitchError(f"deployment {self.deployment} has no readable gate request")
-            self._questions(request, result)
+            self._questions(request, result, gap)
             result["passed"] = True
         except SwitchError as error:
             result["reason"] = str(error)
@@ -65,17 +72,20 @@ class Gate:
             write_json(self.folder / "gate.json", result)
         return result
 
-    def _questions(self, request: Document, result: Document) -> None:
+    def _questions(self, request: Document, result: Document, gap: Callable[[], Optional[float]]) -> None:
         key = first_key(self.layout.api_keys) if request["api_key"] else ""
-        api = Api(local_address(request["host"]), int(request["port"]), key)
+        api = Api(local_address(request["host"]), self.beside or int(request["port"]), key)
         result["load_seconds"] = round(self._wait(api, request, result), 1)
+        # From here on whoever asks is answered; the questions that follow take no service away.
+        result["gap_seconds"] = gap()
         props = self._identity(api, request, result)
         self._memory(request, result)
         answers = self._prompts(api, request, result)
         self._tools(api, request, props, result)
         self._speed(request, answers, result)
         self._devices(result)
-        self._advertised(request, result)
+        if not self.beside:
+            self._advertised(request, result)
 
     def _warn(self, result: Document, text: str) -> None:
         """Something that is worth a word and no reason to go back."""
@@ -110,9 +120,9 @@ class Gate:
                 what = "still answers 503 (loading)" if status == 503 else f"does not answer on {api.address}:{api.port}"
                 raise SwitchError(f"the server was not healthy after {deadline:.0f} s: /health {what}")
             taken = min(process_progress(int(state.get("MainPID", 0))), size)
-            scale, unit = (1e9, "GB") if size >= 1e9 else (1e6, "MB")
-            self.tell(f"loading, about {taken / scale:.1f} of {size / scale:.1f} {unit} after {elapsed:.0f} s (limit {deadline:.0f} s)")
-            time.sleep(POLL_SECONDS)
+            self.tell(f"loading, about {part(taken, size)} after {elapsed:.0f} s (limit {deadline:.0f} s)")
+            # The gap is measured to two hundredths of itself.
+            time.sleep(min(POLL_SECONDS, max(0.05, elapsed / 50)))
 
     def _identity(self, api: Api, request: Document, result: Document) -> Document:
         """The running process is the deployed build with the deployed model, and guards its door. What it says of itself."""
@@ -239,6 +249,9 @@ class Gate:
     def _advertised(self, request: Document, result: Document) -> None:
         """Whether clients can reach the server where they are told to."""
         result["reachable"] = "loopback"
+        if request.get("front"):
+            self._through_front(request["front"], result)
+            return
         if on_loopback(request["host"]):
             return
         with contextlib.suppress(SwitchError):
@@ -247,3 +260,18 @@ class Gate:
                 result["reachable"] = request["advertised"]
                 return
         self._warn(result, f"only loopback answers: {request['advertised']} port {request['port']} does not, seen from this host")
+
+    def _through_front(self, wanted: Document, result: Document) -> None:
+        """Whether clients can reach the server through its front, and only with a key."""
+        url, drained = wanted["url"], Front(self.layout).drained
+        seen = outside.look(url, wanted["ca"])
+        for text in seen.warnings:
+            self._warn(result, text)
+        if not seen.health:
+            self._warn(result, f"the front does not answer at {url}, seen from this host")
+        elif seen.health != (503 if drained else 200):
+            raise SwitchError(f"{url}/health answers {seen.health}: the front does not reach the server")
+        elif seen.keyless != 401:
+            raise SwitchError(f"the front answered a request without a key with {seen.keyless} instead of 401")
+        else:
+            result["reachable"] = url

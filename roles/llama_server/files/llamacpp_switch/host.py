@@ -23,8 +23,8 @@ MIB = 2**20
 class Systemd:
     """The few things a switch asks of systemd, for one instance's unit."""
 
-    def __init__(self, instance: str) -> None:
-        self.unit = f"llamacpp@{instance}.service"
+    def __init__(self, instance: str, template: str = "llamacpp") -> None:
+        self.unit = f"{template}@{instance}.service"
 
     @staticmethod
     def call(*argv: str, timeout: float = 300) -> str:
@@ -109,6 +109,12 @@ def listening(host: str, port: int, proc: pathlib.Path = pathlib.Path("/proc")) 
             if any(os.readlink(handle) in inodes for handle in (process / "fd").iterdir()):
                 found.append((int(process.name), (process / "comm").read_text().strip()))
     return sorted(found) or [(0, "an unknown program")]
+
+
+def part(done: int, whole: int) -> str:
+    """So many bytes of so many, as an operator reads them."""
+    scale, unit = (1e9, "GB") if whole >= 1e9 else (1e6, "MB")
+    return f"{done / scale:.1f} of {whole / scale:.1f} {unit}"
 
 
 def process_progress(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> int:

@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import pathlib
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Optional
 
 from .api import first_key
-from .engine import changed
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
+from .front import Front
 from .gate import Gate
-from .host import Systemd, disk_speed, listening
+from .host import Systemd
+from .overlap import Beside, choose
+from .preflight import check, require_parts, warm
+from .retention import prune
 
-UNFINISHED = ("prepared", "switched", "gating", "undoing")
+UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 LOG_LINES = 12
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
+KEPT = 3  # deployments beside the current and the previous one, where a request does not say
 
 
 class Switch:
     """One instance's switch: its lock, its journal and the steps."""
 
-    def __init__(self, layout: Layout, systemd: Systemd) -> None:
+    def __init__(self, layout: Layout, systemd: Systemd, second: Optional[Systemd] = None) -> None:
         self.layout, self.systemd = layout, systemd
+        self.front = Front(layout)
+        self.beside = Beside(layout, second or Systemd(layout.instance, "llamacpp-beside"))
+        self._overlapped = False  # whether the second server takes the requests meanwhile
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
+        self._stopped: Optional[float] = None  # when the server that served was stopped, by the monotonic clock
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,82 +85,123 @@ class Switch:
 
     # -- steps
 
-    def run(self, to: str, run_id: str, restart: bool = False) -> Document:
+    def run(self, to: str, run_id: str, restart: bool = False, ahead: bool = True) -> Document:
         """Switch to a deployment, and back when it fails.  Returns the final journal.
 
+        :param ahead: whether its model may be read into the page cache before the running server is stopped
         :raises Busy: another switch is running.
         """
         with self.locked():
             self.recover_locked()
-            old = self.layout.linked("current")
-            self.journal = {
-                "schema_version": SCHEMA_VERSION,
-                "instance": self.layout.instance,
-                "run": run_id,
-                "to": to,
-                "from": old,
-                "previous_before": self.layout.linked("previous"),
-                "committed": self.journal.get("committed", ""),
-                "serving": "",
-                "restarted": False,
-                "reason": "",
-                "log_tail": [],
-                "gate": {},
-                "started_at": now(),
-                "seq": self.journal.get("seq", 0),
-                "states": [],
-            }
-            self.record(state="prepared", progress="checking the host")
-            try:
-                speed = self._preflight(to)
-            except SwitchError as error:
-                serving = old if self.systemd.show().get("ActiveState") == "active" else ""
-                self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
-                return self.journal
-            try:
-                questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
-                self._change(to, old, restart)
-                self.record(state="gating", progress="waiting for the server")
-                gate = questions.run()
-                self.systemd.enable(True)
-                if self.layout.wants.is_dir():
-                    sync_directory(self.layout.wants)
-            except Exception as error:  # whatever it was, the old deployment must come back
-                self._undo(to, old, explain(error))
-                return self.journal
-            self.record(state="committed", committed=to, serving=to, gate=brief(gate), progress="committed")
+            old = self._begin(to, run_id)
+            self._transact(to, old, restart, ahead)
+            with contextlib.suppress(OSError):  # what is not removed now is with the next switch
+                prune(self.layout, int(self.layout.request(to).get("keep", KEPT)))
         return self.journal
 
-    def _preflight(self, to: str) -> float:
-        """Everything that can be known before the running server is touched; the disk's speed in bytes a second.
+    def _begin(self, to: str, run_id: str) -> str:
+        """Open the journal; the id of the deployment that is to be replaced."""
+        old = self.layout.linked("current")
+        self.journal = {
+            "schema_version": SCHEMA_VERSION,
+            "instance": self.layout.instance,
+            "run": run_id,
+            "to": to,
+            "from": old,
+            "previous_before": self.layout.linked("previous"),
+            "committed": self.journal.get("committed", ""),
+            "serving": "",
+            "restarted": False,
+            "overlap": {},
+            "warmed": {},
+            "gap_seconds": None,
+            "reason": "",
+            "log_tail": [],
+            "gate": {},
+            "started_at": now(),
+            "seq": self.journal.get("seq", 0),
+            "states": [],
+        }
+        self.record(state="prepared", progress="checking the host")
+        return old
 
-        :raises SwitchError: the switch would fail.
-        """
+    def _transact(self, to: str, old: str, restart: bool, ahead: bool) -> None:
+        """The steps from ``prepared`` on; the journal says what they came to."""
+        try:
+            speed = check(self.layout, self.systemd, to)
+        except SwitchError as error:
+            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+            self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
+            return
+        choice = choose(self.layout, self.systemd, self.front, to)
+        self.record(durable=False, overlap=choice._asdict())
+        if choice.chosen:
+            if not self._serve_beside(to, old, speed):
+                return
+        elif ahead and old and (old != to or restart):
+            self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
+        try:
+            questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
+            self._change(to, old, restart)
+            self.record(state="gating", progress="waiting for the server")
+            gate = questions.run(self._gap)
+            self.systemd.enable(True)
+            if self.layout.wants.is_dir():
+                sync_directory(self.layout.wants)
+            self.front.point(int(self.layout.request(to)["port"]))
+        except Exception as error:  # whatever it was, the old deployment must come back
+            self._undo(to, old, explain(error))
+            return
+        self._end(gate, "committed", state="committed", committed=to, serving=to)
+        self._leave_beside(to)
+
+    def _serve_beside(self, to: str, old: str, speed: float) -> bool:
+        """Prove the deployment on the spare port and send requests there; otherwise nothing has happened to the old one."""
         request = self.layout.request(to)
-        if not request or not (self.layout.deployment(to) / "deployment.json").is_file():
-            raise SwitchError(f"there is no deployment {to} on this host")
-        self._require_parts(to)
-        problem = changed(self.layout.deployment(to) / "engine")
-        if problem:
-            raise SwitchError(problem)
-        if request["api_key"]:
-            first_key(self.layout.api_keys)
-        port, own = int(request["port"]), int(self.systemd.show().get("MainPID", 0) or 0)
-        others = [f"{program} (PID {pid})" for pid, program in listening(request["host"], port) if not own or pid != own]
-        if others:
-            raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
-        return disk_speed(request["model_path"])
+        port = int(request["spare_port"])
+        self.record(state="beside", progress="starting the new server beside the old one")
+        try:
+            questions = Gate(self.layout, self.beside.systemd, to, self.tell, speed, port)
+            self.beside.start(to, port)
+            questions.run()
+            self.front.point(port)
+        except Exception as error:  # whatever it was, requests go where they went
+            tail = self._tail(self.beside.systemd)
+            self._point(old)
+            self.beside.stop()
+            reason = explain(error)
+            self.record(state="undone", serving=old, gap_seconds=0.0, reason=reason, log_tail=tail, progress=f"undone: {old} served on")
+            return False
+        self._overlapped = True
+        left = self.front.wait_idle(int(self.layout.request(old)["port"]), float(request["drain_seconds"]), self.tell)
+        if left:
+            self.tell(f"{left} requests took longer than {request['drain_seconds']} s and are cut off")
+        return True
 
-    def _require_parts(self, deployment: str) -> None:
-        """What a deployment is started from; its model may have been removed since.
+    def _leave_beside(self, serving: str) -> None:
+        """End the second server when its last request is answered."""
+        if self.beside.present:
+            request = self.layout.request(serving)
+            self.front.wait_idle(int(request.get("spare_port", 0)), float(request.get("drain_seconds", 0)), self.tell)
+            self.beside.stop()
+            self.record(durable=False, progress=self.journal["progress"])
 
-        :raises SwitchError: a part is missing.
-        """
-        parts = {"engine": self.layout.deployment(deployment) / "engine/bin/llama-server"}
-        parts["model"] = pathlib.Path(self.layout.request(deployment).get("model_path", "/"))
-        for name, path in parts.items():
-            if not path.exists():
-                raise SwitchError(f"the {name} of deployment {deployment} is not on this host: {path}")
+    def _point(self, deployment: str) -> None:
+        """Send requests to a deployment's own port; a server has to come back whatever nginx says, and its gate will ask the front."""
+        with contextlib.suppress(SwitchError):
+            self.front.point(int(self.layout.request(deployment).get("port", 0)) or self.front.port)
+
+    def _gap(self) -> Optional[float]:
+        """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
+        if self._overlapped:
+            return 0.0
+        return None if self._stopped is None else round(time.monotonic() - self._stopped, 2)
+
+    def _end(self, gate: Document, progress: str, **changes: Any) -> None:
+        """Record what a gate that was passed found, and how long nothing was served."""
+        gap = gate.get("gap_seconds")
+        told = progress if gap is None else f"{progress}, after {gap:.1f} s without service"
+        self.record(gate=brief(gate), gap_seconds=gap, progress=told, **changes)
 
     def _change(self, to: str, old: str, restart: bool) -> None:
         """Let ``current`` name the deployment and start the server from it."""
@@ -164,9 +212,13 @@ class Switch:
         self.layout.link_drop_in(True)
         self.record(state="switched", progress="restarting the server")
         self.systemd.reload()
+        active = self.systemd.show().get("ActiveState") == "active"
         # The same deployment that is already running only has to prove itself again.
-        if old != to or restart or self.systemd.show().get("ActiveState") != "active":
+        if old != to or restart or not active:
             self.record(durable=False, restarted=True)
+            if not self._overlapped:
+                self.front.point(int(self.layout.request(to)["port"]))
+            self._stopped = time.monotonic() if active else None
             self.systemd.restart()
 
     def _restore_links(self) -> str:
@@ -191,17 +243,22 @@ class Switch:
                 self.record(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
                 return
             try:
-                self._require_parts(old)
+                require_parts(self.layout, old)
             except SwitchError:
                 self.systemd.stop()  # what runs now is what failed
                 raise
+            if not self._overlapped:
+                self._point(old)
             self.systemd.restart()
-            gate = Gate(self.layout, self.systemd, old, self.tell).run()
+            gate = Gate(self.layout, self.systemd, old, self.tell).run(self._gap)
+            if self._overlapped:
+                self._point(old)
         except Exception as error:  # the journal has to end with what it came to
-            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
+            serving = old if self.systemd.show().get("ActiveState") == "active" else to if self._overlapped else ""
             self.record(state="failed", serving=serving, undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return
-        self.record(state="undone", serving=old, gate=brief(gate), progress=f"undone: {old} serves again")
+        self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
+        self._leave_beside(old)
 
     def recover(self) -> bool:
         """Undo a switch that nobody is working on any more; whether there was one."""
@@ -214,26 +271,34 @@ class Switch:
     def recover_locked(self) -> bool:
         state = self.journal.get("state")
         if state not in UNFINISHED:
+            if state != "failed":  # then it may be the only one that serves
+                self.beside.stop()
             return False
+        # Until the links are changed the server is the old one, and not stopped for nothing.
+        untouched = state in ("prepared", "beside") and self.layout.linked("current") == self.journal.get("from", "")
         old = self._restore_links()
+        if old:
+            self._point(old)
         self.systemd.reload()
         active = self.systemd.show().get("ActiveState") == "active"
         if not old:
             if active:
                 self.systemd.stop()
             self.systemd.enable(False)
-        elif active:
+        elif active and not untouched:
             self.systemd.restart()
+        self.beside.stop()
         reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
         self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
         return True
 
-    def _tail(self) -> list[str]:
+    def _tail(self, systemd: Optional[Systemd] = None) -> list[str]:
         """The last lines of the server's log, without anything that looks like its key."""
         secret = ""
         with contextlib.suppress(SwitchError):
             secret = first_key(self.layout.api_keys)
-        lines = self.systemd.log(self.systemd.show().get("InvocationID", ""))
+        unit = systemd or self.systemd
+        lines = unit.log(unit.show().get("InvocationID", ""))
         lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
         return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
 
@@ -267,6 +332,7 @@ def brief(gate: Document) -> Document:
         key: gate.get(key)
         for key in (
             "load_seconds",
+            "gap_seconds",
             "tokens_per_second",
             "prompt_tokens_per_second",
             "answer",

@@ -39,6 +39,11 @@ SETTINGS = {
     "api_key_required": True,
     "extra_environment": {},
     "advertised": "10.0.0.1",
+    "warm_seconds": 1800,
+    "keep": 3,
+    "overlap": "auto",
+    "spare_port": 18080,
+    "drain_seconds": 600,
     "gate": {
         "prompts": [{"prompt": "?"}],
         "tools": "auto",
@@ -57,6 +62,14 @@ def describe(**changes):
     return _deployment.describe(**copy.deepcopy(wish))
 
 
+def test_measuring_changes_no_question_of_the_gate():
+    estimate = {"low": 2.0, "high": 6.0, "basis": "bandwidth"}
+    before = describe(plan={"expected": {"tokens_per_second": 3.5, **estimate}})
+    after = describe(plan={"expected": {"tokens_per_second": 4.2, "low": 4.2, "high": 4.2, "basis": "benchmark", "estimate": estimate}})
+    assert after["request"] == before["request"]
+    assert after["request"]["speed"]["expected"] == 2.0
+
+
 def test_id_is_twelve_hex_digits_and_stays_the_same():
     # A changed figure here means that every server restarts with the next run.
     assert describe()["id"] == "7a7e9e1416ff"
@@ -66,6 +79,7 @@ SAME = {
     "order-of-environment": {"environment": dict(reversed(ENVIRONMENT.items()))},
     "order-of-shards": {"model": {**MODEL, "files": MODEL["files"][::-1]}},
     "plan": {"plan": {"devices": [], "expected": {"tokens_per_second": 9}}},
+    "reading-ahead": {"settings": {**SETTINGS, "warm_seconds": 0}},
     "gate": {"settings": {**SETTINGS, "gate": {**SETTINGS["gate"], "prompts": [{"prompt": "Who?"}]}}},
 }
 

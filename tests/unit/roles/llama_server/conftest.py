@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import pytest
-from switch_host import OLD, OLDER, Host, gate, transaction
+from switch_host import OLD, OLDER, Host, gate, preflight
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "POLL_SECONDS", 0.02)
     # The test's own process listens in place of the server.
-    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [])
+    monkeypatch.setattr(preflight, "listening", lambda *_arguments: [])
     made = Host(tmp_path)
     yield made
     made.systemd.shut()

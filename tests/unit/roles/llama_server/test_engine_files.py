@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[4] / "roles/llama_server/files"))
 
-from llamacpp_switch import cli, engine, files, transaction
+from llamacpp_switch import cli, engine, files, preflight
 
 VERSIONS = {"llama.cpp-tools": "1:0.7.0+dfsg-2", "libggml0": "0.27.0-1"}
 
@@ -101,4 +101,4 @@ def test_a_switch_to_it_is_refused_before_anything_is_touched(release, tmp_path)
     files.write_json(layout.recorded / identity / "request.json", {"model_path": str(tmp_path), "api_key": False})
     (tmp_path / "usr" / "libggml-base.so.0").write_bytes(b"upgraded")
     with pytest.raises(files.SwitchError, match="packages do not go back"):
-        transaction.Switch(layout, systemd=None)._preflight(identity)
+        preflight.check(layout, None, identity)

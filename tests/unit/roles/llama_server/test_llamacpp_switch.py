@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 import pytest
-from switch_host import KEY, NEW, OLD, OLDER, PID, FakeSystemd, Host, cli, files, transaction
+from switch_host import KEY, NEW, OLD, OLDER, PID, FakeSystemd, Host, cli, files, preflight, transaction
 from switch_host import gate as gates
 
 
@@ -123,7 +123,7 @@ def test_switch_that_cannot_work_touches_nothing(serving, damage, reason):
 
 def test_port_of_another_program_is_named_before_anything_starts(serving, monkeypatch):
     serving.deploy(NEW)
-    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [(PID, "llama-server"), (77, "ollama")])
+    monkeypatch.setattr(preflight, "listening", lambda *_arguments: [(PID, "llama-server"), (77, "ollama")])
     before = list(serving.systemd.calls)
     journal = serving.run(NEW)
     assert f"port {serving.port} is held by ollama (PID 77)" in journal["reason"]
@@ -189,7 +189,7 @@ def lose_power_at(monkeypatch: pytest.MonkeyPatch, count: int) -> list[str]:
 @pytest.mark.parametrize("first", [False, True], ids=["second", "first"])
 def test_power_loss_at_every_write_leaves_old_or_new(tmp_path, monkeypatch, behaviour, first):
     monkeypatch.setattr(gates, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(transaction, "listening", lambda *_arguments: [])
+    monkeypatch.setattr(preflight, "listening", lambda *_arguments: [])
     before = "" if first else OLD
     seen, count = set(), 0
     while True:

@@ -1,0 +1,177 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Serving on one host without a GPU: how long a switch takes service away, what our flags cost, what a second run asks of the host.
+
+The host is that of the scenario ``switch``. The model is the tiny one with more and wider experts, so that it takes ten seconds and
+more to load from a cold disk.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/lab"))
+sys.path.insert(0, str(ROOT / "tests/models"))
+
+import plays
+
+INVENTORY = "molecule/switch/inventory"
+HOST = "10.89.0.11"
+BIG = "/var/lib/llamacpp/big.gguf"
+BIG_ID = "b16b16b16b16"
+LOAD_SECONDS = 13  # aimed at; less than LEAST makes no figure
+LEAST = 10.0
+EXPERTS = 384
+WIDTH_BYTES = EXPERTS * 4 * 3 * 512 * 4.5 / 8  # what one more in width adds to four layers of Q4_K
+ROUNDS = 5
+# As a user has it, and not as the many switches of the scenario do.
+WISH = ["-e", "llama_plan_threads=0"]
+
+
+def playbook(name: str, *more: str) -> str:
+    run = plays.run_playbook(INVENTORY, *more, playbook=name, timeout=900)
+    if run.status:
+        raise RuntimeError(f"{name} failed:\n{run.output[-2000:]}")
+    return run.output
+
+
+def on(command: str, timeout: int = 600) -> str:
+    """Output of a command on the host."""
+    ssh = ["ssh", "-i", str(plays.KEY), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    done = subprocess.run([*ssh, f"root@{HOST}", command], check=False, capture_output=True, text=True, timeout=timeout)
+    if done.returncode:
+        raise RuntimeError(f"{command} failed: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def probe(*arguments: str) -> Any:
+    return json.loads(on("python3 /root/probe.py " + " ".join(f"'{argument}'" for argument in arguments)))
+
+
+def disk_speed() -> float:
+    """Bytes a second of this machine's disk past the page cache, from the lab's largest image."""
+    path = max((plays.KEY.parents[1] / "images").glob("*.tar"), key=lambda image: image.stat().st_size)
+    with open(path, "rb", buffering=0) as handle:
+        os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started, count = time.monotonic(), 0
+        while block := handle.read(1 << 22):
+            count += len(block)
+    return count / (time.monotonic() - started)
+
+
+def write_big(path: Path) -> None:
+    """The tiny model with as much width as the disk needs LOAD_SECONDS for."""
+    import tiny_kimi_k2  # noqa: PLC0415 - needs gguf and numpy
+
+    width = round(LOAD_SECONDS * disk_speed() / WIDTH_BYTES / 256) * 256
+    tiny_kimi_k2.EXPERTS, tiny_kimi_k2.EXPERT_WIDTH = EXPERTS, min(max(width, 1024), 4096)
+    tiny_kimi_k2.write_model(path, tiny_kimi_k2.SPLIT_QUANTS["UD-Q4_K_XL"])
+
+
+@functools.cache
+def lab() -> str:
+    """The host, serving the tiny model with the big one beside it; the id of the deployment that serves."""
+    atexit.register(playbook, "tests/lab/destroy.yml")
+    playbook("molecule/switch/create.yml")
+    playbook("molecule/switch/converge.yml", *WISH)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "big.gguf"
+        write_big(path)
+        size = path.stat().st_size
+        copy = ["ansible", "-i", INVENTORY, "one", "-m", "ansible.builtin.copy", "-a"]
+        for source, target in ((path, BIG), (ROOT / "benchmarks/serving_lab/probe.py", "/root/probe.py")):
+            subprocess.run(
+                [*copy, f"src={source} dest={target} mode=0644"], cwd=ROOT, env=plays.environment(), check=True, capture_output=True
+            )
+    serving = Path(on("readlink /etc/llamacpp/instances/main/current").strip()).name
+    wish = {
+        "base": serving, "id": BIG_ID, "instance": "main", "engine": "", "unit": "", "records": {},
+        "environment": {"LLAMA_ARG_MODEL": BIG}, "request": {"model_path": BIG, "model_bytes": size, "warm_seconds": 600},
+    }  # fmt: skip
+    on(f"python3 /root/hand.py lay '{json.dumps(wish)}'")
+    return serving
+
+
+@functools.cache
+def gaps() -> list[tuple[float, float]]:
+    """For each round the seconds without an answer during a switch to the big model, and those of its bare load, the cache cold."""
+    serving, found = lab(), []
+    for _round in range(ROUNDS):
+        probe("evict", BIG)
+        gap = probe("gap", BIG_ID)
+        probe("evict", BIG)
+        found.append((gap, probe("load")))
+        probe("gap", serving)
+    return found
+
+
+def switch_gap_ratio() -> dict[str, Any]:
+    """Seconds without service during a switch to a larger quant, less one, by those of the new model's bare load; median."""
+    rounds = gaps()
+    bare = statistics.median(load for _gap, load in rounds)
+    if bare < LEAST:
+        raise RuntimeError(f"the model loads in {bare:.1f} s from a cold disk, too short for a figure")
+    gap = statistics.median(gap for gap, _load in rounds)
+    ratio = statistics.median((gap - 1.0) / load for gap, load in rounds)
+    against = f"{gap:.1f} s without service, a bare load takes {bare:.1f} s with a cold cache; median of {ROUNDS}"
+    return {"value": round(ratio, 2), "unit": "ratio", "bar": "<= 1.15", "against": against}
+
+
+@functools.cache
+def pairs() -> list[tuple[dict[str, float], dict[str, float]]]:
+    """Tokens a second with our flags and with the engine's defaults, turn by turn, the instance's own server stopped."""
+    lab()
+    on("systemctl stop llamacpp@main")
+    try:
+        return [
+            (probe("speed", "/etc/llamacpp/instances/main/current/server.env", BIG), probe("speed", "", BIG)) for _round in range(ROUNDS)
+        ]
+    finally:
+        on("systemctl start llamacpp@main")
+
+
+def serve_vs_default_gen() -> dict[str, Any]:
+    """Tokens a second that are generated, by those of the defaults; median of the pairs' ratios."""
+    return against_defaults("gen")
+
+
+def serve_vs_default_prompt() -> dict[str, Any]:
+    """The same of tokens that are read."""
+    return against_defaults("prompt")
+
+
+def against_defaults(kind: str) -> dict[str, Any]:
+    measured = pairs()
+    ours, theirs = (statistics.median(pair[which][kind] for pair in measured) for which in (0, 1))
+    ratio = statistics.median(our[kind] / their[kind] for our, their in measured)
+    return {
+        "value": round(ratio, 3), "unit": "ratio", "bar": ">= 0.97",
+        "against": f"{ours:.1f} tokens/s with our flags, {theirs:.1f} with the same build's defaults; median of {ROUNDS} pairs",
+    }  # fmt: skip
+
+
+def server_noop_remote_calls() -> dict[str, Any]:
+    """Modules, raw commands and transfers of the role llama_server on a host that serves what is wished."""
+    serving = lab()
+    if Path(on("readlink /etc/llamacpp/instances/main/current").strip()).name != serving:
+        on(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {serving}")
+    output = playbook("site.yml", *WISH, "-vvv")
+    if not re.search(r"one\s+: ok=\d+\s+changed=0\s", output):
+        raise RuntimeError("the second run changed something, so it is not the figure that was asked for")
+    tasks = re.split(r"^TASK \[", output, flags=re.MULTILINE)
+    ours = [task for task in tasks if task.startswith("onprem.llamacpp.llama_server ")]
+    calls = sum(len(re.findall(rf"^<{re.escape(HOST)}> (?:SSH: EXEC|PUT|FETCH)", task, re.MULTILINE)) for task in ours)
+    return {"value": calls, "unit": "calls", "bar": "<= 8", "against": f"{len(ours)} tasks of the role, second run"}

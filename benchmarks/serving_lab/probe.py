@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the host of the benchmark and prints one figure.
+
+probe.py evict FILE            takes a file out of the page cache
+probe.py load                  seconds from a start of the server to its first answer
+probe.py gap DEPLOYMENT        seconds during a switch in which a client that never stops asking gets no completion
+probe.py speed ENVIRONMENT MODEL    tokens a second of a server with these settings ("" for the engine's defaults), as JSON
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+INSTANCE = Path("/etc/llamacpp/instances/main")
+PROGRAM = "/usr/local/libexec/llamacpp/llamacpp-switch"
+PORT, OTHER_PORT = 8080, 18099
+PROMPT_TOKENS, TOKENS, REPEATS = 512, 64, 3
+
+
+def ask(port: int, path: str, body: dict | None = None, timeout: float = 120) -> dict:
+    """The answer to a request; empty when nobody gives one."""
+    key = (INSTANCE / "api-keys").read_text().split()[0]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        return json.loads(text) if answer.status == 200 else {}
+    except (OSError, http.client.HTTPException):
+        return {}
+    finally:
+        connection.close()
+
+
+def evict(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+
+
+def healthy(port: int) -> None:
+    while not ask(port, "/health", timeout=5):
+        time.sleep(0.02)
+
+
+def load() -> float:
+    subprocess.run(["systemctl", "stop", "llamacpp@main"], check=True)
+    started = time.monotonic()
+    subprocess.run(["systemctl", "start", "llamacpp@main"], check=True)
+    healthy(PORT)
+    return time.monotonic() - started
+
+
+def gap(deployment: str) -> float:
+    """The longest time between two answers, less what an answer takes by itself."""
+    answered: list[tuple[float, float]] = []
+    done = threading.Event()
+
+    def client() -> None:
+        while not done.is_set():
+            began = time.monotonic()
+            if ask(PORT, "/completion", {"prompt": [300], "n_predict": 1, "temperature": 0}):
+                answered.append((began, time.monotonic()))
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    try:
+        subprocess.run([PROGRAM, "run", "--instance", "main", "--to", deployment], check=True, stdout=subprocess.DEVNULL)
+        time.sleep(1)
+    finally:
+        done.set()
+        thread.join()
+    usual = statistics.median(end - began for began, end in answered)
+    return max(later[1] - earlier[1] for earlier, later in zip(answered, answered[1:])) - usual
+
+
+def speed(environment: str, model: str) -> dict[str, float]:
+    settings = dict(line.split("=", 1) for line in Path(environment).read_text().splitlines()) if environment else {}
+    arguments = settings.pop("LLAMACPP_ARGS", "").split()
+    # Given last and by flag, so that both serve the same model at the same place.
+    command = [str(INSTANCE / "current/engine/bin/llama-server"), *arguments, "-m", model, "--host", "127.0.0.1", "--port", str(OTHER_PORT)]
+    environ = {**{name: value for name, value in os.environ.items() if not name.startswith("LLAMA")}, **settings}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            healthy(OTHER_PORT)
+            body = {"n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+            timings = []
+            for number in range(REPEATS + 1):
+                prompt = [300 + (7 * position + number) % 700 for position in range(PROMPT_TOKENS)]
+                timings.append(ask(OTHER_PORT, "/completion", {**body, "prompt": prompt})["timings"])
+        finally:
+            server.terminate()
+            server.wait()
+    return {
+        kind: statistics.median(timing[f"{name}_per_second"] for timing in timings[1:])
+        for kind, name in (("gen", "predicted"), ("prompt", "prompt"))
+    }
+
+
+def main() -> None:
+    what, *more = sys.argv[1:]
+    found = {"evict": evict, "load": load, "gap": gap, "speed": speed}[what](*more)
+    print(json.dumps(found))
+
+
+main()

@@ -1,0 +1,130 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Losing power, the program, the controller or the link in each state of a switch: old or new serves, and the journal is right."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import plays
+import pytest
+from conftest import INVENTORY, ROOT
+
+STATES = ["prepared", "switched", "gating", "undoing"]
+CUT_IN = STATES if os.environ.get("FULL") else ["gating"]
+CUT_SECONDS = 20  # longer than ssh waits for a sign of life
+
+
+def lab(playbook: str, wish: str) -> None:
+    command = ["ansible-playbook", "-i", INVENTORY, f"tests/lab/{playbook}.yml", "-e", wish]
+    subprocess.run(command, cwd=ROOT, env=plays.environment(), check=True, capture_output=True, timeout=300)
+
+
+def target(server: Any, state: str) -> str:
+    """A deployment on whose switch a state is met: only one that fails is ever undone."""
+    return server.lay("undone", request={"build_number": 99999}) if state == "undoing" else server.other
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_power_loss(server: Any, state: str) -> None:
+    server.begin(target(server, state), state)
+    lab("power", "lab_power=kill")
+    lab("power", "lab_power=on")
+    server.serves(server.good)
+    journal = server.journal()
+    assert journal["state"] == "undone" and journal["previous"] == server.other
+    assert "names b99999" in journal["reason"] if state == "undoing" else f"interrupted in state {state}" in journal["reason"]
+
+
+def test_power_loss_after_the_commit_keeps_the_new_deployment(server: Any) -> None:
+    assert server.switch(server.other).status == 0
+    lab("power", "lab_power=kill")
+    lab("power", "lab_power=on")
+    server.serves(server.other)
+    assert server.journal()["state"] == "committed" and server.link("previous") == server.good
+    assert server.switch(server.good).status == 0
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_program_that_is_killed_is_undone_at_once(server: Any, state: str) -> None:
+    before = server.out("systemctl show -p MainPID --value llamacpp@main")
+    server.begin(target(server, state), state)
+    server.out("python3 /root/hand.py kill")
+    server.until(lambda: server.journal()["state"] == "undone")
+    server.serves(server.good)
+    # Before anything was changed, nothing is restarted either.
+    assert (server.out("systemctl show -p MainPID --value llamacpp@main") == before) is (state == "prepared")
+
+
+@pytest.fixture(name="controller")
+def fixture_controller() -> Iterator[Any]:
+    """Starts the action that the role switches with; what is left of it at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(to: str) -> subprocess.Popen[str]:
+        command = ["ansible", "-i", INVENTORY, "one", "-m", "onprem.llamacpp.llama_switch", "-a", f"to={to}"]
+        options: dict[str, Any] = {"cwd": ROOT, "env": plays.environment(), "text": True, "start_new_session": True}
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options))
+        return started[-1]
+
+    yield start
+    for run in started:
+        kill(run)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))] if children.exists() else []
+
+
+def kill(run: subprocess.Popen[str]) -> None:
+    if run.poll() is None:
+        for pid in family(run.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    run.communicate()
+
+
+def hold(server: Any, state: str) -> None:
+    server.host.run(f"systemd-run --quiet --collect --unit=hold python3 /root/hand.py hold {state}")
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_killed_controller_is_not_needed(server: Any, controller: Any, state: str) -> None:
+    to = target(server, state)
+    hold(server, state)
+    run = controller(to)
+    server.until_held()
+    kill(run)
+    server.out("python3 /root/hand.py go")
+    server.serves(server.good if state == "undoing" else to)
+    assert server.journal()["state"] == ("undone" if state == "undoing" else "committed")
+    if state != "undoing":
+        assert server.switch(server.good).status == 0
+
+
+@pytest.mark.parametrize("state", CUT_IN)
+def test_cut_link_is_waited_for(server: Any, controller: Any, state: str) -> None:
+    to = target(server, state)
+    hold(server, state)
+    run = controller(to)
+    server.until_held()
+    server.out(f"python3 /root/hand.py release {CUT_SECONDS * 3 // 4}")
+    lab("link", "lab_link=cut")
+    time.sleep(CUT_SECONDS)
+    lab("link", "lab_link=restore")
+    output, _none = run.communicate(timeout=120)
+    assert run.returncode == (2 if state == "undoing" else 0), output[-3000:]
+    server.serves(server.good if state == "undoing" else to)
+    if state != "undoing":
+        assert "without service" in output
+        assert server.switch(server.good).status == 0

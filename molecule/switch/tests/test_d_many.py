@@ -1,0 +1,49 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A smaller quant instead of one that fails, and many switches that leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+KEEP = 2
+SWITCHES = int(os.environ.get("SWITCHES", "3"))
+
+
+def test_smaller_quant_serves_when_the_wished_one_fails(server: Any, play: Any) -> None:
+    said = server.request(server.good)["prompts"][0]["prompt"]
+    gate = json.loads(server.out(f"cat /var/lib/llamacpp/instances/main/{server.good}/gate.json"))
+    # Weights of another quant say something else, so only GOOD's answer passes.
+    prompts = [{"prompt": said, "expect": gate["answer"][:30]}]
+    assert server.switch(server.other).status == 0
+    more = {"quant": "UD-Q4_K_XL", "llama_server_on_gate_failure": "downgrade", "llama_server_gate_prompts": prompts}
+    run = play("-e", json.dumps(more))
+    assert run.status == 0, run.output[-3000:]
+    assert "UD-Q2_K_XL serves instead of UD-Q4_K_XL." in run.text and "lacks" in run.text
+    assert "without service" in run.text
+    server.serves(server.good)
+
+
+def test_without_a_smaller_quant_that_serves_the_run_fails_with_the_old_one(server: Any, play: Any) -> None:
+    more = {"quant": "UD-Q4_K_XL", "llama_server_on_gate_failure": "downgrade", "llama_server_gate_min_tokens_per_second": 100000}
+    run = play("-e", json.dumps({**more, "llama_server_downgrade_steps": 0}))
+    assert run.status == 2
+    assert "There was no smaller quant to try" in run.text and "are fewer than 100000" in run.text
+    server.serves(server.good)
+
+
+def test_many_switches_leave_as_much_as_a_few(server: Any) -> None:
+    handles = int(server.out("ls /proc/1/fd | wc -l"))
+    for number in range(SWITCHES):
+        to = server.lay(f"round {number}", environment={"LLAMA_ROUND": str(number)}, request={"keep": KEEP})
+        ended = server.switch(to)
+        assert ended.status == 0, ended.journal
+    deployments = set(server.out("ls -A /etc/llamacpp/instances/main/deployments").split())
+    records = set(server.out("ls -A /var/lib/llamacpp/instances/main").split())
+    assert records - {"switch.json", "switch.lock"} == deployments
+    assert len(deployments) == KEEP + 2
+    assert int(server.out("ls /proc/1/fd | wc -l")) <= handles + 5
+    assert not server.out("ls /run/systemd/transient | grep llamacpp || true")

@@ -1,0 +1,216 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Two servers at once: when, how requests move, and that somebody is always there to answer them."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import threading
+
+import pytest
+from switch_host import NEW, OLD, OLDER, devices, files, front, overlap, transaction
+
+GB = 10**9
+GPU = {"engine_name": "CUDA0", "uuid": "GPU-1", "weights": 30 * GB, "context": 5 * GB, "compute": GB}
+# needed, (available, own, mapped), device shares, free, held -> chosen, words
+FITS = {
+    "both-fit": ((100 * GB, (300 * GB, 50 * GB, 0), [], {}, {}), True, "300.0 GB are free"),
+    "mapped-weights-stay": ((100 * GB, (300 * GB, 0, 250 * GB), [], {}, {}), False, "50.0 GB are free beside the running server"),
+    "not-beside-itself": ((100 * GB, (150 * GB, 10 * GB, 0), [], {}, {}), False, "which are not there twice"),
+    "beside-itself-when-the-old-one-is-gone": ((100 * GB, (150 * GB, 50 * GB, 0), [], {}, {}), True, "free"),
+    "device-has-room": ((1, (100, 0, 0), [GPU], {"GPU-1": 80 * GB}, {}), True, "free"),
+    "device-is-full": (
+        (1, (100, 0, 0), [GPU], {"GPU-1": 20 * GB}, {"GPU-1": 50 * GB}),
+        False,
+        "of which 20.0 GB are free",
+    ),
+    "device-is-not-there-twice": ((1, (100, 0, 0), [GPU], {"GPU-1": 40 * GB}, {"GPU-1": 10 * GB}), False, "of CUDA0"),
+    "device-tells-nothing": ((1, (100, 0, 0), [{**GPU, "uuid": "RPC0"}], {}, {}), False, "not known how much of CUDA0"),
+    "device-without-a-part": ((1, (100, 0, 0), [{"engine_name": "CUDA1", "uuid": "GPU-2", "weights": 0}], {}, {}), True, "free"),
+}
+
+
+@pytest.mark.parametrize(("given", "chosen", "words"), FITS.values(), ids=FITS)
+def test_fits(given, chosen, words):
+    needed, memory, shares, free, held = given
+    choice = overlap.fits(needed, overlap.Memory(*memory), shares, free, held)
+    assert choice.chosen is chosen and words in choice.why
+
+
+def test_free_memory_of_devices(monkeypatch):
+    monkeypatch.setattr(devices, "_output", lambda *_argv: "GPU-1, 100\nGPU-2, [N/A]\nGPU-9, 7\n")
+    assert devices.ask_free(["GPU-1", "GPU-2"]) == {"GPU-1": 100 * 2**20}
+    assert devices.ask_free([]) == {}
+
+
+UNIT = """ExecStartPre=+/x/llamacpp-switch verify --instance %i
+ExecStart=/etc/llamacpp/instances/%i/current/engine/bin/llama-server
+SocketBindAllow=tcp:8080
+"""
+
+
+def test_drop_in_of_the_second_server():
+    text = overlap.beside(UNIT, 18080, "/run/llamacpp/main.beside.env")
+    assert "/instances/%i/beside/engine" in text and "current" not in text
+    assert "verify --instance %i --link beside" in text
+    assert text.endswith("[Service]\nEnvironmentFile=/run/llamacpp/main.beside.env\nSocketBindAllow=tcp:18080\n")
+
+
+class Client(threading.Thread):
+    """Asks again and again where the front sends it; counts answers, and requests that nobody took."""
+
+    def __init__(self, host):
+        super().__init__(daemon=True)
+        self.host, self.front, self.answered, self.failed, self.done = host, front.Front(host.layout), [], 0, threading.Event()
+
+    def ask(self):
+        for _attempt in range(2):
+            port = self.front.port
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("GET", "/health")
+                if connection.getresponse().status == 200:
+                    return port
+            except OSError:
+                pass
+            if self.front.port == port:
+                break  # it was not moved meanwhile
+        return 0
+
+    def run(self):
+        while not self.done.is_set():
+            port = self.ask()
+            self.answered.append(port)
+            self.failed += not port
+
+
+@pytest.fixture
+def fronted(serving, monkeypatch):
+    """A host with a front and much memory, and a client that never stops asking."""
+    monkeypatch.setattr(transaction, "Front", functools.partial(front.Front, call=lambda *_argv: "inactive"))
+    monkeypatch.setattr(overlap, "listening", lambda *_arguments: [])
+    monkeypatch.setattr(overlap.pagecache, "available_memory", lambda: 100 * GB)
+    files.write_text(serving.layout.front / "upstream.conf", f"server 127.0.0.1:{serving.port};\n")
+    (serving.layout.deployment(OLD) / "unit.conf").write_text(UNIT)
+    client = Client(serving)
+    serving.client = client
+    client.start()
+    yield serving
+    client.done.set()
+    client.join()
+    serving.second.shut()
+
+
+def lay(host, behaviour="good", **request):
+    wish = {"overlap": "auto", "spare_port": host.spare, "drain_seconds": 5, **request}
+    host.deploy(NEW, behaviour, **wish)
+    (host.layout.deployment(NEW) / "unit.conf").write_text(UNIT)
+
+
+def nothing_is_left(host):
+    assert host.second.active == "inactive" and not (host.layout.declared / "beside").is_symlink()
+    assert not host.layout.beside_drop_in.parent.exists() and not host.layout.beside_environment.exists()
+    assert front.Front(host.layout).port == host.port
+
+
+def test_switch_without_a_gap(fronted):
+    lay(fronted)
+    journal = fronted.run(NEW)
+    assert [entry["state"] for entry in journal["states"]] == ["prepared", "beside", "switched", "gating", "committed"]
+    assert journal["overlap"]["chosen"] and journal["gap_seconds"] == 0.0 == journal["gate"]["gap_seconds"]
+    assert journal["progress"] == "committed, after 0.0 s without service"
+    assert fronted.links() == (NEW, OLD) and fronted.systemd.active == "active"
+    fronted.client.done.set()
+    fronted.client.join()
+    assert fronted.client.failed == 0 and set(fronted.client.answered) == {fronted.port, fronted.spare}
+    nothing_is_left(fronted)
+
+
+@pytest.mark.parametrize("behaviour", ["crash", "gibberish", "hang", "does not start"])
+def test_deployment_that_fails_beside_disturbs_nobody(fronted, behaviour):
+    lay(fronted, behaviour)
+    before = list(fronted.systemd.calls)
+    journal = fronted.run(NEW)
+    assert (journal["state"], journal["serving"], journal["gap_seconds"]) == ("undone", OLD, 0.0)
+    assert journal["reason"] and journal["log_tail"]
+    assert fronted.systemd.calls == before and fronted.links() == (OLD, OLDER)
+    assert fronted.client.failed == 0
+    nothing_is_left(fronted)
+
+
+def test_deployment_that_fails_in_its_own_place_is_undone_without_a_gap(fronted, monkeypatch):
+    lay(fronted)
+    real = fronted.systemd.restart
+
+    def restart():
+        # Beside it was good; here it is not, and the old one is again.
+        fronted.behaviours[NEW] = "gibberish"
+        real()
+
+    monkeypatch.setattr(fronted.systemd, "restart", restart)
+    journal = fronted.run(NEW)
+    assert (journal["state"], journal["serving"], journal["gap_seconds"]) == ("undone", OLD, 0.0)
+    assert fronted.links() == (OLD, OLDER) and fronted.client.failed == 0
+    nothing_is_left(fronted)
+
+
+REASONS = {
+    "not-wished": ({"overlap": "never"}, "llama_server_overlap is never"),
+    "older-request": ({"overlap": None}, "llama_server_overlap is never"),
+    "no-room": ({"model_bytes": 200 * GB}, "200.0 GB of memory"),
+}
+
+
+@pytest.mark.parametrize(("request_", "why"), REASONS.values(), ids=REASONS)
+def test_stop_and_start_otherwise(fronted, request_, why):
+    lay(fronted, **request_)
+    journal = fronted.run(NEW)
+    assert journal["state"] == "committed" and journal["gap_seconds"] > 0
+    assert not journal["overlap"]["chosen"] and why in journal["overlap"]["why"]
+    nothing_is_left(fronted)
+
+
+def test_spare_port_of_somebody_else(fronted, monkeypatch):
+    monkeypatch.setattr(overlap, "listening", lambda *_arguments: [(77, "ollama")])
+    lay(fronted)
+    assert f"port {fronted.spare} is not free" in fronted.run(NEW)["overlap"]["why"]
+
+
+def test_without_a_front_nobody_can_move_requests(serving):
+    lay(serving)
+    assert "without a front" in serving.run(NEW)["overlap"]["why"]
+
+
+class PowerLoss(BaseException):
+    """Nothing runs after this."""
+
+
+STEPS = ["beside", "switched", "gating", "committed"]
+
+
+@pytest.mark.parametrize("state", STEPS)
+@pytest.mark.parametrize("way", ["power", "program"])
+def test_interruption_leaves_one_server_and_a_front_that_knows_it(fronted, monkeypatch, state, way):
+    lay(fronted)
+    switch, real = fronted.switch(), transaction.Switch.record
+
+    def record(self, durable=True, **changes):
+        real(self, durable, **changes)
+        if changes.get("state") == state:
+            raise PowerLoss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transaction.Switch, "record", record)
+        with pytest.raises(PowerLoss):
+            switch.run(NEW, "run")
+    if way == "power":
+        fronted.client.done.set()
+        fronted.reboot()
+    else:
+        fronted.switch().recover()
+    wanted = NEW if state == "committed" else OLD
+    assert fronted.links()[0] == wanted and fronted.journal()["committed"] == wanted
+    assert fronted.systemd.active == "active"
+    nothing_is_left(fronted)
