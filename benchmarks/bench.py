@@ -27,6 +27,7 @@ import fitting
 import planning
 import serving
 import swarm
+import unchanged
 from headers import header_vs_ggufpy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,6 +57,7 @@ def rerun_remote_calls() -> dict[str, Any]:
 
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
+    "engine_noop_remote_calls": unchanged.engine_noop_remote_calls,
     "header_vs_ggufpy": header_vs_ggufpy,
     "plan_vs_debug_task": planning.plan_vs_debug_task,
     "fetch_vs_curl": fetching.fetch_vs_curl,

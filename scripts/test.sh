@@ -18,7 +18,7 @@ lint() {
   say "lint: ruff, mypy, ansible-lint, generated documents"
   ruff check .
   ruff format --check .
-  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch
+  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch roles/llama_server/files/llamacpp_tuning.py
   ansible-lint --offline --profile production
   python scripts/role_docs.py --check
 }
@@ -60,37 +60,47 @@ lab() {
   python -m pytest -q -m lab tests/lab
 }
 
-# Scenarios one after the other, in words of their own; the first failure ends the chain.
-chain() {
+# Takes scenarios that nobody has taken yet, one after the other, until none is left or one fails.
+take() {
   local scenario log
-  for scenario in "$@"; do
+  for scenario in "${scenarios[@]}"; do
+    mkdir "build/molecule/$scenario" 2> /dev/null || continue
+    case " $bring_their_own " in
+      *" $scenario "*) ;;
+      *) until [ -e build/molecule/default/ended ]; do sleep 2; done ;;
+    esac
     log="build/molecule-$scenario.log"
     say "molecule: scenario $scenario on lab hosts, see $log"
-    if ! command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
+    if command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
+      touch "build/molecule/$scenario/ended"
+      say "molecule: scenario $scenario passed: $(grep -aoE '=+ .*(passed|failed).* =+' "$log" | tail -n 1)"
+    else
+      touch "build/molecule/$scenario/ended" "build/molecule/$scenario/failed"
       say "molecule: scenario $scenario failed; the end of $log:"
       tail -n 200 "$log"
-      printf '%s\n' "$scenario" >> build/molecule-failed
       return 1
     fi
-    say "molecule: scenario $scenario passed: $(grep -aoE '=+ .*(passed|failed).* =+' "$log" | tail -n 1)"
   done
 }
 
 molecule() {
+  # The longest come first. The scenario "default" builds the engine that others find in the cache; these do without it.
+  local scenarios=(default plan weights driver engine switch server front airgap) bring_their_own="default plan weights driver"
   local first failed=0 scenario
-  rm -f build/molecule-failed
-  # Hosts mostly wait, so two chains run side by side. Whoever needs an engine follows the scenario that builds it.
-  chain default server switch airgap &
+  rm -rf build/molecule
+  mkdir build/molecule
+  # Hosts mostly wait, so two run side by side.
+  take &
   first=$!
-  chain plan weights || failed=1
+  take || failed=1
   wait "$first" || failed=1
-  # The chains' words are mixed, so what failed stands once more at the end.
-  if [ "$failed" = 1 ]; then
-    while read -r scenario; do
+  # What both say is mixed, so what failed stands once more at the end.
+  for scenario in "${scenarios[@]}"; do
+    if [ -e "build/molecule/$scenario/failed" ]; then
       say "molecule: what failed in $scenario:"
       grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' "build/molecule-$scenario.log" | cut -c 1-1000 | tail -n 30
-    done < build/molecule-failed
-  fi
+    fi
+  done
   return "$failed"
 }
 

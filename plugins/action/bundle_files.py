@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _bundle
+from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, check_path
 
 
 class ActionModule(ActionBase):
@@ -40,13 +41,14 @@ class ActionModule(ActionBase):
                 )
                 if checked.get("failed") or checked.get("unreachable"):
                     return dict(checked)
-                files = checked["files"]
+                # What a host answers does not decide where the controller writes.
+                files = {check_path(name): digest for name, digest in checked["files"].items()}
             if here and not args.get("dest"):
                 return {"changed": False, "folder": path, "files": files}
             flat = bool(args.get("dest"))
             folder = str(args["dest"]) if flat else view(str(args["cache"]), files)
             fetched = [self._bring(path, name, digest, folder, flat, here) for name, digest in files.items()]
-        except _bundle.BundleError as error:
+        except (_bundle.BundleError, QuantError) as error:
             raise AnsibleActionFail(str(error)) from None
         except OSError as error:
             raise AnsibleActionFail(f"{error.filename or path} on the controller: {error.strerror}.") from error

@@ -14,14 +14,24 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.llamacpp.plugins.action.gguf_download import SECONDS_BETWEEN_LINES, progress_line
+from ansible_collections.onprem.llamacpp.plugins.action.gguf_download import progress_line
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _http, _transfer
+from ansible_collections.onprem.llamacpp.plugins.module_utils._arguments import MODEL, TRANSFER
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import MANIFEST, Model, StoreError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._progress import STATUS
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import SECONDS_BETWEEN_LINES
 
 display = Display()
+
+ARGUMENTS = {
+    **MODEL,
+    **TRANSFER,
+    "root": {"type": "path", "required": True},
+    "endpoint": {"type": "str", "required": True},
+    "token": {"type": "str", "no_log": True},
+}
 
 
 class ActionModule(ActionBase):
@@ -33,9 +43,11 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        args = self._task.args
+        _validation, args = self.validate_argument_spec(ARGUMENTS)
         try:
-            model = Model(args["root"], args["repo_id"], args["commit"], args["quant"], args["files"], args.get("header"))
+            if not args["files"]:
+                raise StoreError(f"No files are given for {args['repo_id']} {args['quant']}.")
+            model = Model(args["root"], args["repo_id"], args["commit"], args["quant"], args["files"], args["header"])
             model.owner = (os.getuid(), os.getgid())
             result = {"path": model.path, "bytes_total": model.bytes}
             if model.complete():
@@ -64,7 +76,7 @@ class ActionModule(ActionBase):
         given = {**os.environ, **self._environment()}
         source = {"transport": "directory" if args["endpoint"].startswith("/") else "hub", "url": args["endpoint"]}
         private = {
-            "tokens": {source["url"]: args["token"]} if args.get("token") else {},
+            "tokens": {source["url"]: args["token"]} if args["token"] else {},
             "environment": {name: given[name] for name in names if given.get(name)},
         }
         job = {
@@ -74,12 +86,9 @@ class ActionModule(ActionBase):
             "quant": model.quant,
             "files": model.files,
             "staging": model.staging,
-            "timeout": float(args.get("timeout", 60)),
-            "retries": int(args.get("retries", 8)),
             "connections": 4,
             "files_at_once": 2,
-            "rate_limit": int(args.get("rate_limit", 0)),
-            "window": str(args.get("window", "")),
+            **{name: args[name] for name in ("timeout", "retries", "rate_limit", "window")},
         }
         failures: list[Exception] = []
 

@@ -14,6 +14,13 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.onprem.llamacpp.plugins.module_utils._bundle import sha256_of
 
 
+def plain(name: str) -> str:
+    """A file's name as the machine gave it: it does not decide where the controller writes."""
+    if os.path.basename(name) != name or not name.endswith(".deb"):
+        raise AnsibleActionFail(f"{name!r} is not the name of a package. Nothing was fetched.")
+    return name
+
+
 class ActionModule(ActionBase):
     """Only what the bundle lacks is downloaded and fetched; the index is written last."""
 
@@ -33,8 +40,8 @@ class ActionModule(ActionBase):
             )
             if result.get("failed") or result.get("unreachable"):
                 return dict(result)
-            wanted = {item["file"]: item["sha256"] for item in result["packages"]}
-            for name in result["downloaded"]:
+            wanted = {plain(item["file"]): item["sha256"] for item in result["packages"]}
+            for name in sorted(set(result["downloaded"]) & wanted.keys()):
                 self._bring(self._connection._shell.join_path(work, "packages", name), os.path.join(dest, name), wanted[name])
             changed = self._tidy(dest, wanted) or bool(result["downloaded"])
             changed = self._index(os.path.join(dest, "Packages"), result["index"]) or changed

@@ -6,22 +6,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
 from typing import Any, Optional
 
-from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._tunnel import Tunnel, offered
-
-display = Display()
-
-SECONDS_BETWEEN_LINES = 5.0
-RECONNECT_SECONDS = 120.0
-RECONNECT_PAUSE = 5.0
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._tunnel import offered
 
 
 def duration(seconds: Optional[int]) -> str:
@@ -54,35 +46,12 @@ class ActionModule(ActionBase):
             # What is offered is on the host's own loopback, which no proxy can reach.
             self._task.environment = [*(self._task.environment or []), {"no_proxy": "*", "NO_PROXY": "*"}]
         with offered(self._connection, str(root)) if root and not self._task.check_mode else contextlib.nullcontext() as tunnel:
-            return self._follow(args, task_vars, tunnel)
 
-    def _follow(self, args: dict[str, Any], task_vars: Optional[dict[str, Any]], tunnel: Optional[Tunnel]) -> dict[str, Any]:
-        """Run the module until the transfer has ended; through a tunnel, if any, which is made anew when it breaks."""
-        host = str((task_vars or {}).get("inventory_hostname", ""))
-        changed, begun, shown, lost_at = False, False, 0.0, 0.0
-        while True:
-            try:
-                if tunnel:
-                    args["sources"] = [{"transport": "mirror", "url": tunnel.open()}]
-                result = self._execute_module(module_name="onprem.llamacpp.gguf_download", module_args=args, task_vars=task_vars)
-            except AnsibleConnectionFailure as error:
-                # The transfer is not ours to lose: it goes on without us, so a short break is ridden out.
-                now = time.monotonic()
-                lost_at = lost_at or now
-                if not begun or now - lost_at > RECONNECT_SECONDS:
-                    raise
-                display.display(f"{host}: connection lost ({error.message}); the transfer goes on there, trying to reach it again")
-                time.sleep(RECONNECT_PAUSE)
-                self._connection.reset()
-                continue
-            lost_at = 0.0
-            changed = changed or bool(result.get("changed"))
-            if self._task.check_mode and result.get("msg") and not result.get("failed"):
-                display.display(f"{host}: {result['msg']}")
-            if result.get("failed") or result.get("unreachable") or result.get("finished") or self._task.check_mode:
-                result["changed"] = changed
-                return result
-            begun = True
-            if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-                display.display(progress_line(host, str(args.get("quant")), result, len(args.get("sources") or []) > 1))
-                shown = time.monotonic()
+            def arguments(_begun: bool) -> dict[str, Any]:
+                # A tunnel that broke is made anew.
+                return {**args, "sources": [{"transport": "mirror", "url": tunnel.open()}]} if tunnel else args
+
+            def line(host: str, result: dict[str, Any]) -> str:
+                return progress_line(host, str(args.get("quant")), result, len(args.get("sources") or []) > 1)
+
+            return follow(self, "gguf_download", task_vars, arguments, line)

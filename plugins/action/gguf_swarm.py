@@ -5,17 +5,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-
-display = Display()
-
-SECONDS_BETWEEN_LINES = 5.0
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow
 
 
 def progress_line(host: str, quant: str, result: dict[str, Any]) -> str:
@@ -34,17 +29,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: Any = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         args = dict(self._task.args)
-        host = str((task_vars or {}).get("inventory_hostname", ""))
-        changed, shown = False, 0.0
-        while True:
-            result = self._execute_module(module_name="onprem.llamacpp.gguf_swarm", module_args=args, task_vars=task_vars)
-            changed = changed or bool(result.get("changed"))
-            if self._task.check_mode and result.get("msg") and not result.get("failed"):
-                display.display(f"{host}: {result['msg']}")
-            if result.get("failed") or result.get("unreachable") or result.get("finished") or self._task.check_mode:
-                result["changed"] = changed
-                return result
-            args["started"] = True
-            if time.monotonic() - shown >= SECONDS_BETWEEN_LINES:
-                display.display(progress_line(host, str(args.get("quant")), result))
-                shown = time.monotonic()
+        return follow(
+            self,
+            "gguf_swarm",
+            task_vars,
+            lambda begun: {**args, "started": begun},
+            lambda host, result: progress_line(host, str(args.get("quant")), result),
+        )

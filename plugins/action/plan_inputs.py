@@ -47,6 +47,7 @@ class ActionModule(ActionBase):
             if result.get("failed") or result.get("unreachable"):
                 return result
             settings["problems"] = list(self._with_facts(variables, result["ansible_facts"], "llama_plan_problems") or [])
+            settings["cuda_problems"] = list(self._with_facts(variables, result["ansible_facts"], "llama_plan_cuda_problems") or [])
             settings["driver_refusal"] = str(self._with_facts(variables, result["ansible_facts"], "llama_plan_driver_refusal"))
         facts = recorded or result["ansible_facts"]["llama_hardware"]
         asked = _planner.needs_listing(facts, settings, entry)

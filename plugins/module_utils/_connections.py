@@ -162,7 +162,8 @@ class Connections:
             count = min(patience.fill(body, buffer[:room]), segment.end - position)
             if count <= 0:
                 break
-            self.state.part.write(position, buffer[:count])
+            if not self.state.part.write(position, buffer[:count], lambda: self._wanted(index, segment)):
+                return
             with self.state.changed:
                 if segment.end <= segment.position:
                     return
@@ -173,21 +174,24 @@ class Connections:
             self._arrived(index, count, new, patience.worthwhile)
         self._arrived(index, 0, 0, position >= segment.end)
 
+    def _wanted(self, index: int, segment: Segment) -> bool:
+        """Whether a connection is still to bring the rest of its segment, and its source is still to be believed."""
+        return segment.position < segment.end and index not in self.state.refused
+
     def _stream(self, index: int, body: Body, buffer: memoryview) -> None:
         """All of the file in one answer, from a source that knows no ranges; what is there already is passed over."""
         if not self.streaming.acquire(blocking=False):
             return
         try:
             patience, position = Patience(self.shared.timeout), 0
-            while position < self.state.size and not self.state.restarted and not self.shared.closed():
+            while position < self.state.size and not self._left(index):
                 with self.state.changed:
                     while position + CHUNK > self.state.limit() < self.state.size and not self.state.finished:
                         self.state.changed.wait(LOOK_AGAIN)
                 if self.state.finished:
                     return
                 count = patience.fill(body, buffer[: min(self.shared.bucket.chunk(CHUNK), self.state.size - position)])
-                for begin, end in self.state.part.missing(position, position + count):
-                    self.state.part.write(begin, buffer[begin - position : end - position])
+                self.state.part.write_missing(position, buffer[:count])
                 with self.state.changed:
                     new = self.state.part.note(position, position + count)
                     self.state.segments.arrived(position, position + count)
@@ -196,6 +200,10 @@ class Connections:
                 self._arrived(index, count, new, new > 0 and patience.worthwhile)
         finally:
             self.streaming.release()
+
+    def _left(self, index: int) -> bool:
+        """Whether a source that gives all in one answer is read no further."""
+        return self.state.restarted or index in self.state.refused or self.shared.closed()
 
     def _arrived(self, index: int, count: int, new: int, worthwhile: bool) -> None:
         self.shared.progress.add(new, moved=index == PUBLISHED, fetched=index != PUBLISHED)

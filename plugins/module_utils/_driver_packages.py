@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text, run_command
 
+OWN_LOCKS = r"onprem\.llamacpp\.nvidia_driver"
 APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
 
 
@@ -43,18 +45,18 @@ def parse_dpkg(text: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def locked_names(text: str) -> set[str]:
+    """Packages that the version lock of dnf names, without those that the role nvidia_driver has locked itself."""
+    others = re.sub(rf"^# BEGIN {OWN_LOCKS}$.*?^# END {OWN_LOCKS}$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return {found[1] for found in map(re.compile(r"([^!#\s]\S*?)-\d").match, others.splitlines()) if found}
+
+
 def parse_rpm(text: str, locked: str) -> dict[str, dict[str, Any]]:
     """Installed packages, from ``rpm -qa`` and the text of the version lock."""
-    found = {}
-    for line in text.splitlines():
-        cells = line.split()
-        if len(cells) == 2:
-            found[cells[0]] = {
-                "version": cells[1],
-                "whole": True,
-                "held": any(row.startswith(cells[0] + "-") for row in locked.splitlines()),
-            }
-    return found
+    held = locked_names(locked)
+    # Keys of repositories are listed like packages.
+    rows = [cells for cells in map(str.split, text.splitlines()) if len(cells) == 2 and cells[0] != "gpg-pubkey"]
+    return {name: {"version": version, "whole": True, "held": name in held} for name, version in rows}
 
 
 def holder(paths: tuple[str, ...] = APT_LOCKS, locks: str = "/proc/locks") -> dict[str, Any]:
@@ -85,9 +87,9 @@ def collect(manager: str, names: list[str], run: Run = run_command) -> dict[str,
         run: runs a program.
     """
     if manager == "dnf":
-        offered = (
-            run(["dnf", "-q", "repoquery", "--available", "--qf", "%{name} %{epoch}:%{version}-%{release}\n", *names])[1] if names else ""
-        )
+        # The lock hides other versions from queries too.
+        query = ["dnf", "-q", "--disableplugin=versionlock", "repoquery", "--available", "--qf", "%{name} %{epoch}:%{version}-%{release}\n"]
+        offered = run([*query, *names])[1] if names else ""
         rows = run(["rpm", "-qa", "--qf", "%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\n"])[1]
         return {
             "available": parse_rows(offered),

@@ -18,11 +18,12 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _http, _journal, _progress, _source
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _http, _journal, _progress, _source, _units
 from ansible_collections.onprem.llamacpp.plugins.module_utils._copies import Copy
-from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, size_of, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._part import is_whole
 from ansible_collections.onprem.llamacpp.plugins.module_utils._program import write_program
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
@@ -81,7 +82,7 @@ class Download:
         self.run = run
         self.run_id = params["run_id"] or uuid.uuid4().hex
         self.model = model
-        self.unit = f"llamacpp-fetch-{model.key}.service"
+        self.unit = _units.fetch_unit(model.key)
         self.runtime = os.path.join(RUNTIME, model.key)
         self.attempt_file = os.path.join(self.runtime, "attempt.json")
         self.status_file = os.path.join(model.staging, _progress.STATUS)
@@ -163,7 +164,7 @@ class Download:
             return True
         attempt = read_json(self.attempt_file)
         mine = attempt.get("run_id") == self.run_id
-        if self.unit_properties().get("ActiveState") in ("active", "activating", "deactivating", "reloading"):
+        if self.unit_properties().get("ActiveState") in _units.ACTIVE:
             if not mine:
                 write_json(self.attempt_file, dict(attempt, run_id=self.run_id))
             return False
@@ -209,7 +210,7 @@ class Download:
         return True
 
     def fetched(self, item: dict[str, Any]) -> bool:
-        return size_of(os.path.join(self.model.staging, os.path.basename(item["path"]))) == item["size"]
+        return is_whole(os.path.join(self.model.staging, os.path.basename(item["path"])), item)
 
     def described_source(self, label: str) -> str:
         """Where the files came from, for the manifest; the status file may only choose among the sources that were given."""
@@ -311,6 +312,7 @@ class Download:
 
     def absent(self) -> None:
         with self.lock():
+            _units.stop_swarm(self.run, self.model.key)
             self.command("systemctl", "stop", self.unit)
             self.model.remove()
             self.forget()

@@ -114,6 +114,8 @@ def cuda_devices(cards: list[dict[str, Any]], host_memory: int, run: Run = run_c
     nodes = {card["pci_address"]: card["numa_node"] for card in cards}
     for device in devices:
         device["numa_node"] = nodes.get(device["pci_address"], -1)
+        for process in device["processes"]:
+            process["unit"] = _processes.process_unit(process["pid"])
     return devices, warnings + _pci.unlisted(cards, devices, warnings)
 
 
@@ -145,7 +147,7 @@ def collect(
     os_facts["systemd"] = int(version.group(1)) if version else 0
     cpu = parse_cpuinfo(read_text("/proc/cpuinfo"))
     memory = memory_facts(cpu, "memory" in measure)
-    engines = _installed.engines(engine_root)
+    engines = _installed.engines(engine_root, uses=_instance.engine_uses())
     instances = _installed.instances()
     cards = _pci.scan()
     devices: list[dict[str, Any]] = []
@@ -176,5 +178,6 @@ def collect(
         "partial_models": _installed.partial_models(model_root),
         "instances": instances,
         "listeners": _processes.listeners(ports),
+        "tuning": _installed.tuning(),
         "warnings": warnings,
     }

@@ -16,11 +16,11 @@ import re
 import stat
 from typing import Any, Callable, NamedTuple, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, size_of, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID, QuantError, check_path, repo_quants
 
 CHUNK = 4 * 1024 * 1024
-BLOCK_BYTES = 64 * 1024 * 1024  # the running hash is noted down after every so many
 REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
@@ -209,8 +209,8 @@ def hash_file(source: str) -> tuple[Hashes, int]:
                 break
             digest.update(chunk)
             size += len(chunk)
-            if size % BLOCK_BYTES == 0:
+            if size % BLOCK == 0:
                 blocks.append(digest.hexdigest())
-    if size % BLOCK_BYTES or not blocks:
+    if size % BLOCK or not blocks:
         blocks.append(digest.hexdigest())
     return Hashes(digest.hexdigest(), blocks), size

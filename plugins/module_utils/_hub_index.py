@@ -15,8 +15,9 @@ import json
 import os
 from typing import Any
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
-from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import BLOCK_BYTES, HubIndexError, Snapshot
+from ansible_collections.onprem.llamacpp.plugins.module_utils._hub_files import HubIndexError, Snapshot
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import COMMIT, REPO_ID
 
 POINTER_SIZE = 135  # of a Git LFS pointer file; clients want the field, nobody reads it
@@ -129,7 +130,7 @@ def documents(snapshots: list[Snapshot]) -> dict[str, str]:
         made[f"{folder}/tree.json"] = json.dumps(tree_document(item), indent=1) + "\n"
         for file in item.files:
             if file.blocks:
-                document = {"size": file.size, "block_size": BLOCK_BYTES, "blocks": file.blocks}
+                document = {"size": file.size, "block_size": BLOCK, "blocks": file.blocks}
                 made[f"blocks/{file.sha256}.json"] = json.dumps(document) + "\n"
     return made
 

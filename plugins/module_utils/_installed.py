@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _firewall, _front, _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
-from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text, run_command
 
 
-def engines(root: str, run: Run = run_command) -> list[dict[str, Any]]:
-    """Engine releases below ``<root>/releases``; one whose packages have changed under it is not intact."""
+def engines(root: str, run: Run = run_command, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, Any]]:
+    """Engine releases below ``<root>/releases``; one whose packages have changed under it is not intact.
+
+    Args:
+        root: folder of the engines.
+        run: runs a tool.
+        uses: who needs which, as ``_instance.engine_uses`` tells it. A use of an unknown engine may be one of any.
+    """
     found = []
     for path in sorted(glob.glob(os.path.join(root, "releases", "*", "build.json"))):
         build = read_json(path)
@@ -36,7 +43,9 @@ def engines(root: str, run: Run = run_command) -> list[dict[str, Any]]:
             now = {line.split(" ")[0]: line.split(" ")[1:] for line in out.splitlines()} if status == 0 else {}
             intact = all(now.get(name) == [version, "hold"] for name, version in packages.items())
             intact = intact and not other_backends(build.get("files") or {})
-        found.append({"build_id": build["build_id"], "path": folder, "intact": intact, "build": build})
+        found.append(
+            {"build_id": build["build_id"], "path": folder, "intact": intact, "used_by": _users(folder, uses), "build": build},
+        )
     return found
 
 
@@ -74,13 +83,16 @@ def models(root: str, uses: Sequence[Mapping[str, str]] = ()) -> list[dict[str, 
                 "bytes": manifest.get("bytes", 0),
                 "complete": complete,
                 "frees": sum(size for _inode, links, size in held(folder) if links == 1),
-                "used_by": [
-                    {"instance": use["instance"], "link": use["link"]} for use in uses if use["path"] in ("", os.path.realpath(folder))
-                ],
+                "used_by": _users(folder, uses),
                 "manifest": manifest,
             }
         )
     return found
+
+
+def _users(folder: str, uses: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The instances and links that need a folder, or may need it."""
+    return [{"instance": use["instance"], "link": use["link"]} for use in uses if use["path"] in ("", os.path.realpath(folder))]
 
 
 def held(folder: str) -> list[tuple[str, int, int]]:
@@ -151,6 +163,9 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "healthy": active == "active" and port > 0 and _instance.health(host, port) == "ok",
                 "host": host,
                 "port": port,
+                # Whether nginx stands before it, and whether a firewall was told of it.
+                "front": os.path.exists(_front.Front(name).site),
+                "firewall": os.path.exists(_firewall.Firewall(name).record),
                 "document": document,
                 "plan": read_json(instance.record(current, "plan.json")) if current else {},
                 # What its last start took on the devices, and what a benchmark of it has measured.
@@ -159,6 +174,15 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
             }
         )
     return found
+
+
+def tuning(path: str = "/etc/llamacpp/tuning.json") -> list[dict[str, Any]]:
+    """The settings of the host that it was told to have."""
+    try:
+        found = json.loads(read_text(path) or "[]")
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def engine_device(device: dict[str, Any], kind: str) -> dict[str, Any]:

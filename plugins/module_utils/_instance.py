@@ -18,6 +18,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
+from collections.abc import Sequence
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
@@ -118,7 +120,14 @@ class Instance:
 
     def model(self, identity: str) -> str:
         """The directory of a deployment's model, whether it is still there or not; empty when the deployment does not say."""
-        link = os.path.join(self.deployment(identity), "model")
+        return self._linked(identity, "model")
+
+    def engine(self, identity: str) -> str:
+        """The directory of a deployment's engine, in the same way."""
+        return self._linked(identity, "engine")
+
+    def _linked(self, identity: str, name: str) -> str:
+        link = os.path.join(self.deployment(identity), name)
         return os.path.realpath(link) if os.path.islink(link) else ""
 
     def journal(self) -> Document:
@@ -161,38 +170,74 @@ class Instance:
             os.rename(temporary, final)
         sync_directory(parent)
 
-    def key_file_is_right(self) -> bool:
-        """Whether the key file is there, root's alone, and not empty."""
+    def has_keys(self, keys: Sequence[str] = ()) -> bool:
+        """Whether the key file holds these keys, or any where none are given."""
+        text = read_text(self.api_keys) or ""
+        return text == _lines(keys) if keys else bool(text.strip())
+
+    def key_file_is_right(self, keys: Sequence[str] = ()) -> bool:
+        """Whether the key file is there, root's alone, and holds these keys, or any where none are given."""
         try:
             status = os.stat(self.api_keys)
         except OSError:
             return False
-        return status.st_mode & 0o777 == 0o600 and status.st_uid == os.geteuid() and status.st_size > 0
+        return status.st_mode & 0o777 == 0o600 and status.st_uid == os.geteuid() and self.has_keys(keys)
 
-    def ensure_key_file(self) -> None:
-        """Make a key when there is none, and close the file to everybody else. The key is seen by nobody."""
+    def ensure_key_file(self, keys: Sequence[str] = ()) -> None:
+        """Write these keys, or make one when there is none, and close the file to everybody else. A key that is made is seen by nobody."""
         make_directory(self.config)
-        if not os.path.exists(self.api_keys) or os.path.getsize(self.api_keys) == 0:
-            write_file(self.api_keys, secrets.token_hex(32) + "\n", 0o600)
+        if not self.has_keys(keys):
+            write_file(self.api_keys, _lines(keys or [secrets.token_hex(32)]), 0o600)
         os.chown(self.api_keys, os.geteuid(), os.getegid())
         os.chmod(self.api_keys, 0o600)
+
+    def key_file_is_newer(self, started_monotonic: float) -> bool:
+        """Whether the keys were written after the server was started, which reads them once.
+
+        :param started_monotonic: seconds of the monotonic clock
+        """
+        try:
+            age = time.time() - os.stat(self.api_keys).st_mtime
+        except OSError:
+            return False
+        # A file of the future is a clock that was set back, and says nothing.
+        return started_monotonic > 0 and 0 <= age < time.monotonic() - started_monotonic
+
+
+def _lines(keys: Sequence[str]) -> str:
+    return "".join(f"{key}\n" for key in keys)
+
+
+def started_monotonic(name: str) -> float:
+    """When an instance's server was started, in seconds of the monotonic clock; 0 when nobody knows."""
+    value = _property(name, "ExecMainStartTimestampMonotonic")
+    return int(value) / 1e6 if value.isdecimal() else 0.0
+
+
+def _property(name: str, wanted: str) -> str:
+    """What systemd says about an instance's unit; empty when it says nothing."""
+    argv = ["systemctl", "show", "--property", wanted, "--value", f"llamacpp@{name}.service"]
+    try:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace").strip()
 
 
 def active_state(name: str) -> str:
     """What systemd says about an instance's unit; ``unknown`` when it says nothing."""
-    argv = ["systemctl", "show", "--property", "ActiveState", "--value", f"llamacpp@{name}.service"]
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.decode(errors="replace").strip() or "unknown"
+    return _property(name, "ActiveState") or "unknown"
+
+
+def local_address(host: str) -> str:
+    """An address to reach a server on its own host, from those that it binds."""
+    first = host.split(",", maxsplit=1)[0].strip(" []")
+    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
 
 
 def health(host: str, port: int, timeout: float = 3.0) -> str:
     """``ok``, ``loading`` or ``unreachable``, as the server's own health page says."""
-    first = host.split(",", maxsplit=1)[0].strip(" []")
-    address = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
-    connection = http.client.HTTPConnection(address, port, timeout=timeout)
+    connection = http.client.HTTPConnection(local_address(host), port, timeout=timeout)
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
@@ -205,12 +250,23 @@ def health(host: str, port: int, timeout: float = 3.0) -> str:
 
 def model_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:
     """What the instances of a host need of its models: the C(path) of each C(current) and C(previous) deployment's, empty if unknown."""
+    return [{"instance": name, "link": link, "path": instance.model(identity)} for name, link, instance, identity in _deployed(config_root)]
+
+
+def engine_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:
+    """What they need of its engines, in the same form."""
+    return [
+        {"instance": name, "link": link, "path": instance.engine(identity)} for name, link, instance, identity in _deployed(config_root)
+    ]
+
+
+def _deployed(config_root: str) -> list[tuple[str, str, Instance, str]]:
+    """The deployments that may serve: instance and link by name, the instance's files, and the id."""
     found = []
     for name in instances(config_root):
         instance = Instance(name, config_root)
-        for link, deployment in (("current", instance.current()), ("previous", instance.previous())):
-            if deployment:
-                found.append({"instance": name, "link": link, "path": instance.model(deployment)})
+        both = (("current", instance.current()), ("previous", instance.previous()))
+        found += [(name, link, instance, identity) for link, identity in both if identity]
     return found
 
 

@@ -33,6 +33,11 @@ class StoreError(Exception):
     """One line for the user."""
 
 
+def key_of(path: str) -> str:
+    """Short, stable and unique on a host: names the units that work on the model of a directory."""
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
+
+
 class Model:
     """One quant of one repository at one commit, and its places below ``root``."""
 
@@ -64,8 +69,7 @@ class Model:
 
     @property
     def key(self) -> str:
-        """Short, stable and unique on a host: names the unit that fetches."""
-        return hashlib.sha256(self.path.encode()).hexdigest()[:8]
+        return key_of(self.path)
 
     def digest(self) -> str:
         """Changes when other files are wanted."""

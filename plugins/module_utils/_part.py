@@ -8,10 +8,17 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK
-from ansible_collections.onprem.llamacpp.plugins.module_utils._files import preallocate, remove, sync_directory, write_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import (
+    preallocate,
+    read_json,
+    remove,
+    size_of,
+    sync_directory,
+    write_json,
+)
 from ansible_collections.onprem.llamacpp.plugins.module_utils._journal import Journal
 from ansible_collections.onprem.llamacpp.plugins.module_utils._ranges import Ranges
 
@@ -30,6 +37,7 @@ class Part:
         self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self.lock = threading.Lock()  # of the journal's ranges
         self.saving = threading.Lock()
+        self.writing = threading.Lock()  # the system too writes to a file for one thread at a time
         self.unsaved, self.saved_at = 0, time.monotonic()
         self.unsynced = 0
         self.losses = 0
@@ -60,8 +68,24 @@ class Part:
         with self.lock:
             return self.received.total()
 
-    def write(self, position: int, view: memoryview) -> None:
-        """Bytes to disk; they count from ``note`` on."""
+    def write(self, position: int, view: memoryview, wanted: Callable[[], bool]) -> bool:
+        """Bytes to disk; they count from ``note`` on. False where they are not ``wanted`` any more.
+
+        That is asked when nobody else writes: what comes late never replaces what was fetched in its place, and was hashed since.
+        """
+        with self.writing:
+            if not wanted():
+                return False
+            self._write(position, view)
+            return True
+
+    def write_missing(self, position: int, view: memoryview) -> None:
+        """The same, of those bytes only that are not there yet."""
+        with self.writing:
+            for begin, end in self.missing(position, position + len(view)):
+                self._write(begin, view[begin - position : end - position])
+
+    def _write(self, position: int, view: memoryview) -> None:
         while view:
             count = os.pwrite(self.handle, view, position)
             position, view = position + count, view[count:]
@@ -157,6 +181,12 @@ class Part:
 
 def blocks_path(whole: str) -> str:
     return whole + ".blocks.json"
+
+
+def is_whole(whole: str, item: dict[str, Any]) -> bool:
+    """Whether the file lies there under its own name: that says it was verified, and its blocks, if there are any, as what."""
+    blocks = read_json(blocks_path(whole)).get("blocks")
+    return size_of(whole) == item["size"] and (not isinstance(blocks, list) or blocks[-1:] == [item["sha256"]])
 
 
 def write_blocks(whole: str, item: dict[str, Any], blocks: list[str]) -> None:

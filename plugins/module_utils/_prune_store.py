@@ -16,9 +16,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes, _prune
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes, _prune, _units
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text
-from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError, key_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
 DAY = 86400
@@ -60,7 +60,10 @@ class Store:
             PruneError: the target is a must and cannot be reached.
         """
         params = self.params
-        self.users = _processes.holders([model["path"] for model in self.models], self.proc)
+        found = _processes.holders([model["path"] for model in self.models], self.proc)
+        # Giving it to peers keeps no model: that ends with it.
+        seeding = {path: _units.swarm_unit("seed", key_of(path)) for path in found}
+        self.users = {path: [user for user in users if user["unit"] != seeding[path]] for path, users in found.items()}
         choice = _prune.choose(
             self.models, self.free, params["free_bytes"], params["keep"], self._busy(), params["unused"], params["replace"] or ""
         )
@@ -109,8 +112,7 @@ class Store:
             key = Model(self.root, entry["repo_id"], entry["commit"], entry["quant"], []).key
         except StoreError:
             return True  # no transfer of ours has that name
-        _code, out, _err = self.run(["systemctl", "show", "-p", "ActiveState", "--value", f"llamacpp-fetch-{key}.service"])
-        return out.strip() not in ("", "inactive", "failed")
+        return any(_units.is_active(self.run, unit) for unit in (_units.fetch_unit(key), _units.swarm_unit("fill", key)))
 
     def remove(self, choice: _prune.Choice, leftovers: list[dict[str, Any]]) -> None:
         """Carry it out.
@@ -125,6 +127,7 @@ class Store:
             if code != 0:
                 raise PruneError(f"{unit} could not be stopped: {' '.join((err or out).split())[:500]}. Its model was not removed.")
         for model in choice.remove:
+            _units.stop_swarm(self.run, key_of(model["path"]))
             discard(model["path"], self.root)
 
 

@@ -187,4 +187,4 @@ def strong_etag(response: Answer) -> str:
 
 def _retry_after(value: Optional[str]) -> float:
     """Seconds from a Retry-After header; its date form counts as silence, since clocks differ."""
-    return float(value) if value and value.strip().isdigit() else 0.0
+    return float(value) if value and value.strip().isdecimal() else 0.0

@@ -160,7 +160,7 @@ class Fill:
 
     def __init__(self, job: dict[str, Any], source: Source) -> None:
         self.job, self.source = job, source
-        self.place = Place(int(job["number"]), job["sharers"])
+        self.place = Place(int(job["number"]), job["sharers"], frozenset(job["peers"]) - set(job["sharers"]))
         self.have: list[bool] = []
         self.connected: set[str] = set()
         self.idle = 0.0

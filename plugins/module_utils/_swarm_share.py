@@ -14,15 +14,20 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 RUN_BYTES = 8 * 2**20  # asked from the mirror in one request
-PATIENCE = 3.0  # until a peer that was never seen counts as absent
+# Until a peer that was never seen counts as absent. Hosts that begin together are seconds apart where they have much else to do.
+PATIENCE = 15.0
 STALLED = 15.0  # without a byte from any peer, with pieces still to come
 
 
 class Place(NamedTuple):
-    """A host's place in its swarm: its number, and the addresses of those that have a share, in the order of theirs (its own is "")."""
+    """A host's place in its swarm: its number, and the addresses of those that have a share, in the order of theirs (its own is "").
+
+    ``others`` are peers without a share, which may have all of it already.
+    """
 
     number: int
     sharers: Sequence[str]
+    others: frozenset[str] = frozenset()
 
 
 def share_of(piece: int, pieces: int, shares: int) -> int:
@@ -38,6 +43,8 @@ def next_run(
     ``have`` says for each piece whether it is here, ``offered`` how many connected peers have it, ``connected`` which peers there are,
     ``age`` how long the host has been looking for them and ``idle`` how long none of them has brought anything.
     """
+    if age < PATIENCE and place.others and not place.others & connected:
+        return []  # who comes late need not ask the mirror
     pieces, shares = len(have), len(place.sharers)
     lacking = [piece for piece in range(pieces) if not have[piece]]
     wanted = [piece for piece in lacking if not offered[piece] and share_of(piece, pieces, shares) == place.number]

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import sys
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm, _units
 from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import PROPERTIES
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, remove, write_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run
@@ -22,9 +21,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store impor
 from ansible_collections.onprem.llamacpp.plugins.module_utils._program import write_program
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
 
-RUNTIME = "/run/llamacpp-swarm"
 STATUS = "swarm.json"
-ACTIVE = ("active", "activating", "deactivating", "reloading")
 SPARE_SECONDS = 60
 # The exchange and everything that it imports.
 PARTS = ("_files", "_journal", "_pace", "_quant", "_ranges", "_swarm", "_swarm_share", "_swarm_source", "_torrent")
@@ -38,11 +35,10 @@ class Swarm:
         self.status_file = os.path.join(model.staging, STATUS)
 
     def unit(self, mode: str) -> str:
-        return f"llamacpp-swarm-{mode}-{self.model.key}.service"
+        return _units.swarm_unit(mode, self.model.key)
 
     def active(self, unit: str) -> bool:
-        _code, out, _err = self.run(["systemctl", "show", "-p", "ActiveState", "--value", unit])
-        return out.strip() in ACTIVE
+        return _units.is_active(self.run, unit)
 
     def python(self) -> Optional[str]:
         """A Python of this host that has libtorrent; distributions bring it for their own."""
@@ -55,7 +51,7 @@ class Swarm:
         """Why this host cannot take part now; empty when it can."""
         if self.python() is None:
             return "no Python of this host has libtorrent (package python3-libtorrent; of EPEL: rb_libtorrent-python3)"
-        if self.active(f"llamacpp-fetch-{self.model.key}.service"):
+        if self.active(_units.fetch_unit(self.model.key)):
             return "a transfer of the model is under way already"
         free, where = self.model.free_bytes()
         if not os.path.isdir(self.model.staging) and self.model.bytes > free:
@@ -84,14 +80,10 @@ class Swarm:
         self._start("seed", job, [f"RuntimeMaxSec={self.params['seconds'] + SPARE_SECONDS}"])
 
     def stop(self) -> None:
-        for mode in ("fill", "seed"):
-            self.run(["systemctl", "stop", self.unit(mode)])
-            self.forget(mode)
+        _units.stop_swarm(self.run, self.model.key)
 
     def forget(self, mode: str) -> None:
-        """A failed unit would leave the whole system "degraded"."""
-        self.run(["systemctl", "reset-failed", self.unit(mode)])
-        shutil.rmtree(self._runtime(mode), ignore_errors=True)
+        _units.forget_swarm(self.run, mode, self.model.key)
 
     def _user(self) -> pwd.struct_passwd:
         try:
@@ -99,12 +91,9 @@ class Swarm:
         except KeyError:
             raise StoreError(f"The user {self.params['user']} does not exist on this host. The role llama_model makes it.") from None
 
-    def _runtime(self, mode: str) -> str:
-        return os.path.join(RUNTIME, f"{self.model.key}-{mode}")
-
     def _start(self, mode: str, job: dict[str, Any], properties: list[str]) -> None:
         self.forget(mode)
-        runtime, model = self._runtime(mode), self.model
+        runtime, model = _units.swarm_runtime(mode, self.model.key), self.model
         os.makedirs(runtime, mode=0o755)
         names = ("peers", "port", "upload_limit", "mirror", "ca_file", "timeout", "rate_limit")
         job = {"mode": mode, "repo_id": model.repo_id, "commit": model.commit, "quant": model.quant, "files": model.files, **job}

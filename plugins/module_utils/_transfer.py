@@ -26,7 +26,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._file_transfer imp
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, size_of, sync_directory
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import TransferError, in_a_line
 from ansible_collections.onprem.llamacpp.plugins.module_utils._pace import PaceError
-from ansible_collections.onprem.llamacpp.plugins.module_utils._part import write_blocks
+from ansible_collections.onprem.llamacpp.plugins.module_utils._part import is_whole, write_blocks
 from ansible_collections.onprem.llamacpp.plugins.module_utils._shared import Shared, Stopped
 from ansible_collections.onprem.llamacpp.plugins.module_utils._verify import verify_published
 
@@ -85,8 +85,8 @@ class Fetcher:
     def _file(self, item: dict[str, Any]) -> None:
         progress = self.shared.progress
         whole = os.path.join(self.shared.staging, os.path.basename(item["path"]))
-        if size_of(whole) == item["size"]:
-            progress.add(item["size"])  # its name says that it was verified
+        if is_whole(whole, item):
+            progress.add(item["size"])
             return
         with self.lock:
             progress.files.append(item["path"])

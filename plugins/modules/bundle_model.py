@@ -16,26 +16,6 @@ description:
     systemd nor root is needed. Every file's SHA-256 is checked, and a model appears whole or not at all.
   - What was fetched before an interruption stays. A published model of which files are missing gets just those.
 options:
-  repo_id:
-    description: Repository as C(organisation/name).
-    type: str
-    required: true
-  commit:
-    description: Commit of the repository, 40 hexadecimal digits.
-    type: str
-    required: true
-  quant:
-    description: Name of the quant.
-    type: str
-    required: true
-  files:
-    description: Files of the quant, shards in order, as M(onprem.llamacpp.gguf_repo_info) returns them.
-    type: list
-    elements: dict
-    required: true
-  header:
-    description: Summary of the model's header, as M(onprem.llamacpp.gguf_repo_info) returns it.
-    type: dict
   root:
     description: Folder of the controller that holds the models.
     type: path
@@ -47,24 +27,10 @@ options:
   token:
     description: Token for a private or gated repository.
     type: str
-  timeout:
-    description: Seconds without a byte after which a connection counts as broken.
-    type: float
-    default: 60
-  retries:
-    description: Attempts in a row that may bring nothing before the transfer fails.
-    type: int
-    default: 8
-  rate_limit:
-    description: Bytes a second, V(0) for no limit.
-    type: int
-    default: 0
-  window:
-    description: Hours at which bytes may be fetched, such as V(22:00-06:00), in local time. Empty for always.
-    type: str
-    default: ""
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
+  - onprem.llamacpp.model
+  - onprem.llamacpp.model.transfer
 attributes:
   action:
     description: Runs on the controller only.

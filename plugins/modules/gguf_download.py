@@ -28,43 +28,6 @@ description:
     Otherwise it is fetched again once, and that is told.
   - A model that is complete already is left alone, without any request and without reading it, unless O(verify) says otherwise.
 options:
-  repo_id:
-    description: Repository as C(organisation/name).
-    type: str
-    required: true
-  commit:
-    description: Commit of the repository, 40 hexadecimal digits.
-    type: str
-    required: true
-  quant:
-    description: Name of the quant, the last part of the directory's name.
-    type: str
-    required: true
-  files:
-    description:
-      - Files of the quant, shards in order, as M(onprem.llamacpp.gguf_repo_info) returns them.
-      - Required when O(state=present).
-    type: list
-    elements: dict
-    default: []
-    suboptions:
-      path:
-        description: Path inside the repository. The last part becomes the file's name.
-        type: str
-        required: true
-      size:
-        description: Size in bytes.
-        type: int
-        required: true
-      sha256:
-        description: SHA-256 in hexadecimal.
-        type: str
-        required: true
-  header:
-    description:
-      - Summary of the model's header, as M(onprem.llamacpp.gguf_repo_info) returns it. It is kept in the manifest, so that the
-        model can be planned again without asking a repository.
-    type: dict
   state:
     description:
       - V(present) brings the model to the host.
@@ -72,10 +35,6 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  root:
-    description: Directory that holds all models.
-    type: path
-    default: /var/lib/llamacpp/models
   controller_directory:
     description:
       - Directory of the controller with models, laid out like O(root), that is offered to the host through the SSH connection of the
@@ -125,41 +84,18 @@ options:
     description: How many files are under way at the same time.
     type: int
     default: 2
-  rate_limit:
-    description: Bytes a second over all connections, V(0) for no limit.
-    type: int
-    default: 0
-  window:
-    description:
-      - Hours at which bytes may be fetched, such as V(22:00-06:00), in the host's local time. Empty for always.
-      - Outside of them the transfer waits; what is there is hashed all the same.
-    type: str
-    default: ""
   ca_file:
     description: CA bundle on the host with which the sources' certificates are checked. Wins over the task's environment.
     type: path
-  user:
-    description: System user that runs the transfer. It must exist.
-    type: str
-    default: llamacpp-fetch
-  timeout:
-    description: Seconds with nothing or next to nothing after which a connection counts as broken.
-    type: float
-    default: 60
-  retries:
-    description: Attempts in a row that may bring nothing before a source is left for the next one, or the transfer fails.
-    type: int
-    default: 8
-  wait:
-    description: Seconds that one run of the module stays on the host. The task as a whole runs it as often as it takes.
-    type: float
-    default: 5
   run_id:
     description: Tells the runs of one task from those of another. Set by the task itself.
     type: str
     default: ""
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
+  - onprem.llamacpp.model
+  - onprem.llamacpp.model.transfer
+  - onprem.llamacpp.model.unit
 attributes:
   check_mode:
     support: full
@@ -258,6 +194,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._arguments import MODEL, TRANSFER, UNIT
 from ansible_collections.onprem.llamacpp.plugins.module_utils._fetch_unit import Download
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import run_command
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import PLAIN_PATH, Model, StoreError
@@ -358,22 +295,10 @@ def remove(module: AnsibleModule, model: Model) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "repo_id": {"type": "str", "required": True},
-            "commit": {"type": "str", "required": True},
-            "quant": {"type": "str", "required": True},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "size": {"type": "int", "required": True},
-                    "sha256": {"type": "str", "required": True},
-                },
-            },
-            "header": {"type": "dict"},
+            **MODEL,
+            **TRANSFER,
+            **UNIT,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "controller_directory": {"type": "path"},
             "sources": {
                 "type": "list",
@@ -388,13 +313,7 @@ def main() -> None:
             "verify": {"type": "str", "choices": ["none", "sizes", "full"], "default": "none"},
             "connections": {"type": "int", "default": 4},
             "files_at_once": {"type": "int", "default": 2},
-            "rate_limit": {"type": "int", "default": 0},
-            "window": {"type": "str", "default": ""},
             "ca_file": {"type": "path"},
-            "user": {"type": "str", "default": "llamacpp-fetch"},
-            "timeout": {"type": "float", "default": 60},
-            "retries": {"type": "int", "default": 8},
-            "wait": {"type": "float", "default": 5},
             "run_id": {"type": "str", "default": ""},
         },
         supports_check_mode=True,

@@ -20,36 +20,6 @@ description:
     nor DHT, peer exchange or local discovery is used.
   - Run as a task, it waits for the end and shows a line of progress every few seconds.
 options:
-  repo_id:
-    description: Repository as C(organisation/name).
-    type: str
-    required: true
-  commit:
-    description: Commit of the repository, 40 hexadecimal digits.
-    type: str
-    required: true
-  quant:
-    description: Name of the quant, the last part of the directory's name.
-    type: str
-    required: true
-  files:
-    description: Files of the quant, shards in order, as M(onprem.llamacpp.gguf_repo_info) returns them.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      path:
-        description: Path inside the repository.
-        type: str
-        required: true
-      size:
-        description: Size in bytes.
-        type: int
-        required: true
-      sha256:
-        description: SHA-256 in hexadecimal.
-        type: str
-        required: true
   state:
     description:
       - V(filled) brings what can be had into the staging directory.
@@ -58,10 +28,6 @@ options:
     type: str
     choices: [filled, seeding, stopped]
     default: filled
-  root:
-    description: Directory that holds all models.
-    type: path
-    default: /var/lib/llamacpp/models
   mirror:
     description: URL of the site's mirror, which has the torrent and the files.
     type: str
@@ -107,20 +73,14 @@ options:
     description: How many times each byte may be given at most before seeding ends. 0 for no such bound.
     type: float
     default: 0
-  user:
-    description: System user that runs the unit. It must exist.
-    type: str
-    default: llamacpp-fetch
-  wait:
-    description: Seconds that one run of the module stays on the host. The task as a whole runs it as often as it takes.
-    type: float
-    default: 5
   started:
     description: Whether an earlier run of the same task has started the unit. Set by the task itself.
     type: bool
     default: false
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
+  - onprem.llamacpp.model
+  - onprem.llamacpp.model.unit
 attributes:
   check_mode:
     support: full
@@ -192,6 +152,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._arguments import MODEL, UNIT
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import run_command
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_unit import Swarm
@@ -262,21 +223,9 @@ def stop(module: AnsibleModule, swarm: Swarm) -> dict[str, Any]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "repo_id": {"type": "str", "required": True},
-            "commit": {"type": "str", "required": True},
-            "quant": {"type": "str", "required": True},
-            "files": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "path": {"type": "str", "required": True},
-                    "size": {"type": "int", "required": True},
-                    "sha256": {"type": "str", "required": True},
-                },
-            },
+            **MODEL,
+            **UNIT,
             "state": {"type": "str", "choices": ["filled", "seeding", "stopped"], "default": "filled"},
-            "root": {"type": "path", "default": "/var/lib/llamacpp/models"},
             "mirror": {"type": "str", "default": ""},
             "token": {"type": "str", "no_log": True},
             "ca_file": {"type": "str", "default": ""},
@@ -288,8 +237,6 @@ def main() -> None:
             "upload_limit": {"type": "int", "default": 0},
             "seconds": {"type": "int", "default": 1800},
             "ratio": {"type": "float", "default": 0},
-            "user": {"type": "str", "default": "llamacpp-fetch"},
-            "wait": {"type": "float", "default": 5},
             "started": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -297,6 +244,8 @@ def main() -> None:
     params = module.params
     if params["state"] != "stopped" and not params["mirror"].startswith(("http://", "https://")):
         module.fail_json(msg=f"mirror {params['mirror']!r} is not an http or https URL.")
+    if params["state"] != "stopped" and not params["files"]:
+        module.fail_json(msg=f"No files are given for {params['repo_id']} {params['quant']}.")
     if params["sharers"].count("") != 1:
         module.fail_json(msg="sharers must hold this host exactly once, as an empty string.")
     work = {"filled": fill, "seeding": seed, "stopped": stop}[params["state"]]

@@ -193,7 +193,7 @@ ansible_facts:
               type: dict
               returned: always
             processes:
-              description: Compute programs on it, with C(pid), C(name), C(bytes) and whether they are C(ours).
+              description: Compute programs on it, with C(pid), C(name), C(bytes), their systemd C(unit), and whether they are C(ours).
               type: list
               elements: dict
               returned: always
@@ -238,7 +238,8 @@ ansible_facts:
             rotational: {description: Whether its disk turns; null when unknown., type: bool, returned: always}
             sequential_read: {description: "Bytes per second, measured; null unless O(measure) asks.", type: int, returned: always}
         engines:
-          description: Engine releases with their C(build.json).
+          description:
+            - Engine releases with their C(build.json). C(used_by) names the instances whose C(current) or C(previous) deployment needs one.
           type: list
           elements: dict
           returned: always
@@ -265,6 +266,11 @@ ansible_facts:
           description:
             - Server instances, their deployment and state. C(models_missing) names those of V(current) and V(previous) whose model
               was removed.
+          type: list
+          elements: dict
+          returned: always
+        tuning:
+          description: Settings of the host that C(llama_server_tuning) has asked for.
           type: list
           elements: dict
           returned: always

@@ -51,6 +51,13 @@ options:
       - Written again when C(wish) or C(orders) in it have changed.
     type: dict
     default: {}
+  api_keys:
+    description:
+      - The API keys, one of which every request has to carry. Empty makes one, once.
+      - A server reads them when it starts, so other keys are a reason for a switch.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
@@ -98,7 +105,9 @@ switch_needed:
   type: bool
   sample: true
 restart_needed:
-  description: Whether the files of the current deployment had been changed by hand, so that what runs may not be what they say.
+  description:
+    - Whether the files of the current deployment had been changed by hand, so that what runs may not be what they say, or the API keys
+      have been changed since it was started.
   returned: always
   type: bool
   sample: false
@@ -179,16 +188,27 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
     publish = not instance.intact(identity, documents, links)
     new_request = _instance.read_text(instance.record(identity, "request.json")) != request
     new_plan = is_another_plan(read_json(instance.record(identity, "plan.json")), params["plan"])
-    new_key = not instance.key_file_is_right()
+    new_key = not instance.key_file_is_right(params["api_keys"])
+    # Keys that are about to be written, or were and nobody has restarted the server since.
+    stale_key = (
+        current == identity
+        and params["document"].get("api_key_required", True)
+        and (not instance.has_keys(params["api_keys"]) or instance.key_file_is_newer(_instance.started_monotonic(instance.name)))
+    )
     before = instance.documents(current)
-    reason = switch_reason(instance, identity, params["document"].get("host", ""), int(params["document"].get("port", 0)))
+    changed_by_hand = publish and current == identity
+    reason = (
+        switch_reason(instance, identity, params["document"].get("host", ""), int(params["document"].get("port", 0)))
+        or ("its files had been changed by hand" if publish else "")
+        or ("its API keys have been changed since it was started" if stale_key else "")
+    )
     result = {
         "changed": publish or new_request or new_plan or new_key,
         "id": identity,
         "current": current,
-        "restart_needed": publish and current == identity,
-        "switch_needed": bool(reason) or (publish and current == identity),
-        "reason": reason or ("its files had been changed by hand" if publish else ""),
+        "restart_needed": changed_by_hand or stale_key,
+        "switch_needed": bool(reason),
+        "reason": reason,
         "api_key_file": instance.api_keys,
         "tokens_per_second": read_json(instance.record(identity, "gate.json")).get("tokens_per_second"),
         "diff": differences(before, documents, instance, current, identity),
@@ -196,7 +216,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
     if check_mode:
         return result
     if new_key:
-        instance.ensure_key_file()
+        instance.ensure_key_file(params["api_keys"])
     if publish:
         instance.publish(identity, documents, links)
     _instance.make_directory(os.path.join(instance.state, identity))
@@ -219,6 +239,7 @@ def main() -> None:
             "model_path": {"type": "path", "required": True},
             "request": {"type": "dict", "required": True},
             "plan": {"type": "dict", "default": {}},
+            "api_keys": {"type": "list", "elements": "str", "default": [], "no_log": True},
         },
         supports_check_mode=True,
     )

@@ -33,6 +33,9 @@ options:
     type: list
     elements: str
     default: []
+  release:
+    description: Folder of a release whose files are returned too, each with its checksum.
+    type: path
   timeout:
     description: Seconds after which a program that does not answer is given up.
     type: int
@@ -98,6 +101,11 @@ package_files:
   description: Programs and libraries of these packages, and all backends beside theirs, by path with their sha256.
   type: dict
   returned: always
+contents:
+  description: Files below C(bin) and C(lib) of O(release) by path with their sha256; a link with C(-> ) and where it leads.
+  type: dict
+  returned: always
+  sample: {"bin/llama-server": 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae, "lib/libllama.so": "-> libllama.so.0"}
 """
 
 import os
@@ -152,11 +160,23 @@ def package_files(names: list[str], sha256: Callable[[str], str]) -> dict[str, s
     return {**found, **{path: sha256(path) for path in _installed.other_backends(found)}}
 
 
+def contents(release: str, sha256: Callable[[str], str]) -> dict[str, str]:
+    """What a release is made of, so that two of them can be compared."""
+    found = {}
+    for part in ("bin", "lib"):
+        for folder, _folders, files in os.walk(os.path.join(release, part)):
+            for name in files:
+                path = os.path.join(folder, name)
+                found[os.path.relpath(path, release)] = f"-> {os.readlink(path)}" if os.path.islink(path) else sha256(path)
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "release": {"type": "path"},
             "timeout": {"type": "int", "default": 120},
         },
         supports_check_mode=True,
@@ -170,6 +190,7 @@ def main() -> None:
         "missing_libraries": [],
         "package_versions": package_versions(module.params["packages"]),
         "package_files": package_files(module.params["packages"], module.sha256),
+        "contents": contents(module.params["release"], module.sha256) if module.params["release"] else {},
     }
     status, out, err = _host.run_command([program, "--version"], timeout)
     text = out + err

@@ -74,6 +74,10 @@ instances:
           many percent it was missed.
       type: dict
       returned: always
+    benchmark:
+      description: What M(onprem.llamacpp.llama_benchmark) has measured of the current deployment; empty when it was never measured.
+      type: dict
+      returned: always
     active_state:
       description: What systemd says about the unit.
       type: str
@@ -122,6 +126,7 @@ def describe(instance: _instance.Instance) -> dict[str, Any]:
         "journal": journal,
         "gate": read_json(instance.record(current, "gate.json")) if current else {},
         "actual": read_json(instance.record(current, "actual.json")) if current else {},
+        "benchmark": read_json(instance.record(current, "benchmark.json")) if current else {},
         "active_state": _instance.active_state(instance.name),
         "health": _instance.health(document["host"], int(document["port"])) if document else "none",
         "inspection": inspection(instance.name),

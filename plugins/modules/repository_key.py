@@ -104,7 +104,11 @@ def main() -> None:
         try:
             text = to_native(open_url(options["url"], timeout=options["timeout"]).read(1 << 20), errors="surrogate_or_strict")
         except Exception as error:  # whatever a network or a server may do
-            module.fail_json(msg=f"The repository's key cannot be fetched from {options['url']}: {to_native(error)}.")
+            reason = to_native(error).rstrip(".")
+            module.fail_json(
+                msg=f"The repository's key cannot be fetched from {options['url']}: {reason}. Let this host reach it, name a mirror of"
+                " your own as the repository, or give the key itself."
+            )
     try:
         found = _openpgp.fingerprints(text)
     except _openpgp.PublicKeyError as error:

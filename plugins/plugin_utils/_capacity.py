@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _strangers
 
 GRAIN = 256 * 2**20
 # Of memory bandwidth where neither the host nor a table says it: two channels of DDR4, the slowest card in use.
@@ -91,8 +92,8 @@ def _device_notes(device: Mapping[str, Any]) -> list[str]:
     found = []
     held = sorted((entry for entry in device.get("processes", []) if not entry["ours"]), key=lambda entry: -entry["bytes"])
     if held:
-        who = ", ".join(f"{entry['name']} (PID {entry['pid']}) {amount(entry['bytes'])}" for entry in held[:3])
-        found.append(f"{device['engine_name']}: {amount(device['foreign'])} of {amount(device['total'])} are held by other programs: {who}")
+        sizes = [amount(entry["bytes"]) for entry in held[:3]]
+        found.append(_strangers.device_note(device["engine_name"], amount(device["foreign"]), amount(device["total"]), held[:3], sizes))
     if device.get("driver") is False:
         found.append(f"{device['name']} at {device['pci_address']} has no driver yet: planned by its type")
     if device.get("virtual"):

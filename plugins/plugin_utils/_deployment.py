@@ -121,14 +121,14 @@ def describe(
     :param environment: what ``server_environment`` rendered
     :param unit: the rendered unit.conf
     :param settings: instance, host, port, alias, api_key_required, extra_environment, advertised (an address), warm_seconds, keep,
-        overlap, spare_port, drain_seconds, gate
+        overlap, spare_port, drain_seconds, gate, and front (url and ca, a file) where clients come through one
     :raises DeploymentError: the wish is not one that can be served
     """
     build = engine["build"]
     merged = merge_environment(environment, settings.get("extra_environment") or {})
     identity = deployment_id(engine["build_id"], model, merged, unit)
     model_path = posixpath.join(model["path"], model["first_shard"])
-    gate = settings["gate"]
+    gate, expected = settings["gate"], plan.get("expected") or {}
     server_env = environment_file(merged)
     document = {
         "schema_version": SCHEMA_VERSION,
@@ -160,12 +160,14 @@ def describe(
         "build_number": int(build["number"]),
         "devices": [device["engine_name"] for device in plan.get("devices") or []],
         "advertised": settings["advertised"],
+        "front": dict(settings.get("front") or {}),
         "prompts": [gate_prompt(prompt, int(gate["max_tokens"])) for prompt in gate["prompts"]],
         "tools": gate["tools"],
         "speed": {
             "minimum": float(gate["min_tokens_per_second"]),
             "benchmark_share": float(gate["benchmark_share"]),
-            "expected": (plan.get("expected") or {}).get("low"),
+            # What was estimated, also after a benchmark: that is read where it was recorded, and measuring changes no request.
+            "expected": (expected.get("estimate") or expected).get("low"),
         },
         "answer_seconds": int(gate["answer_seconds"]),
         "grace_seconds": int(gate["grace_seconds"]),

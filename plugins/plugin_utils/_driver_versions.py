@@ -13,6 +13,9 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._driver import bra
 
 _UPSTREAM = re.compile(r"(?:^|[:\s])(\d{3}\.\d+(?:\.\d+)?)")
 
+SEPARATORS = {"apt": "=", "dnf": "-"}  # between a package and the version that is wanted of it
+
+_UNSIGNED = re.compile(r"GPG signature|GPG check|public key for \S+ is not installed", re.IGNORECASE)
 _REPOSITORY = (
     (r"NO_PUBKEY|public key is not available", "is signed with another key than the one that is installed for it"),
     (r"is not signed|BADSIG|EXPKEYSIG|invalid signature|GPG check FAILED|not signed", "has no signature that its key confirms"),
@@ -73,13 +76,14 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     for name, wanted in packages.items():
         here = installed.get(name, {})
         if here.get("held") and here.get("version") != wanted:
-            problems.append(f"{name} is held at {here['version']}, and {wanted} is wanted: release it (apt-mark unhold {name}) or keep it.")
+            release = "apt-mark unhold" if plan["manager"] == "apt" else "dnf versionlock delete"
+            problems.append(f"{name} is held at {here['version']}, and {wanted} is wanted: release it ({release} {name}) or keep it.")
     headers = [name for name in plan["headers"] if name not in installed and not available.get(name)]
     for name in headers:
         problems.append(
             f"The headers {name} are missing: no repository of this host has them. Restart into an installed kernel, or add the repository."
         )
-    separator = "=" if plan["manager"] == "apt" else "-"
+    separator = SEPARATORS[plan["manager"]]
     # Companions come in the driver's version where they have it, Debian's persistence daemon for one does not.
     exact = dict(packages)
     for name in offered(plan["companions"], available):
@@ -95,15 +99,18 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def undo(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[str]]:
+def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str) -> dict[str, list[str]]:
     """What takes a failed installation back: packages that are new, and those that had another version.
 
-    Both are the C(installed) packages of the host.
+    Args:
+        before: the C(installed) packages of the host then.
+        after: those of now.
+        manager: V(apt) or V(dnf).
     """
     # What an interrupted run has left half installed is of no use either.
     fresh = sorted(name for name, now in after.items() if name not in before or not (before[name]["whole"] or now["whole"]))
     changed = [
-        f"{name}={was['version']}"
+        f"{name}{SEPARATORS[manager]}{was['version']}"
         for name, was in sorted(before.items())
         if name not in fresh
         and (after.get(name, {}).get("version") != was["version"] or (was["whole"] and not after.get(name, {}).get("whole")))
@@ -140,8 +147,11 @@ def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Map
     locked = _locked(said, known.get("holder", {}))
     if locked:
         return locked
-    found = known.get("diagnosis", {})
     what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed and was taken back."
+    unsigned = next((line.strip() for line in said.splitlines() if _UNSIGNED.search(line)), "")
+    if unsigned:
+        return f"{what} A package has no signature that the repository's key confirms: {unsigned}. Take another repository, or its key."
+    found = known.get("diagnosis", {})
     built = re.search("dkms|kernel headers", said, re.IGNORECASE)
     if found.get("cause") == "compile" or (built and found.get("cause") in ("headers", "build")):
         others = ["nvidia_driver_source nvidia"] if plan["source"] == "distribution" else ["another nvidia_driver_branch"]

@@ -10,10 +10,10 @@ on the same kind of host gives the same id with or without a network. Compilers 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _floors
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine_options, _engine_release, _engine_source, _floors
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._engine_cuda import (
     covering_release,
@@ -23,10 +23,8 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils._engine_cuda impor
 )
 
 BACKENDS = ("auto", "cpu", "cuda", "vulkan", "rpc")
-SOURCES = ("git", "archive", "package")
+SOURCES = ("git", "archive", "release", "package")
 ARCHITECTURES = ("x86_64", "aarch64")
-
-BYTES_PER_JOB = 2 * 1024**3  # the largest C++ units of llama.cpp need some 1.5 GiB, CUDA units a little more
 
 # Debian packages the engine from its release 14 (forky) on.
 PACKAGE_PLATFORMS = re.compile(r"debian-(forky|sid|1[4-9]|[2-9]\d)$")
@@ -42,58 +40,7 @@ PACKAGES_LIBRARIES = ["libggml0", "libllama0"]
 PROGRAMS = ["llama-server", "llama-bench", "llama-fit-params", "llama-gguf-split", "llama-quantize"]
 RPC_PROGRAM = "ggml-rpc-server"
 
-_TAG = re.compile(r"b([1-9]\d{0,6})$")
-_COMMIT = re.compile(r"[0-9a-f]{7,40}$")
-_SHA256 = re.compile(r"[0-9a-f]{64}$")
 _PLATFORM = re.compile(r"[a-z]+-[a-z0-9][a-z0-9.]*$")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-_USEFUL = re.compile(r"error|FAILED|fatal|Killed|No space left|undefined reference|not found", re.IGNORECASE)
-_PROGRESS = re.compile(r"\[\d+/\d+\] |-- ")
-
-
-def tag_number(tag: str) -> int:
-    """Build number of a ``b<number>`` tag, 0 where the tag is not one."""
-    match = _TAG.match(tag)
-    return int(match.group(1)) if match else 0
-
-
-def build_jobs(cores: int, memory: int, wanted: int = 0) -> int:
-    """Compilers to run at once: one a core, and each with 2 GiB of the host's memory (bytes); a wanted number lowers it."""
-    most = max(1, min(cores, memory // BYTES_PER_JOB))
-    return min(most, wanted) if wanted > 0 else most
-
-
-def cmake_options(backend: str, number: int, native: bool, architectures: Sequence[str], extra: Sequence[str]) -> list[str]:
-    """Options of the configure step, the user's own last so that they win."""
-    options = {
-        "CMAKE_BUILD_TYPE": "Release",
-        # Programs find the libraries beside them wherever the release lies.
-        "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
-        "CMAKE_INSTALL_RPATH": "$ORIGIN/../lib",
-        "GGML_NATIVE": "ON" if native else "OFF",
-        "GGML_RPC": "ON" if backend == "rpc" else "OFF",
-        # It switches itself on where libibverbs is present, and has had its own holes.
-        "GGML_RPC_RDMA": "OFF",
-        # Either would fetch the web interface from the internet during the build.
-        "LLAMA_BUILD_UI": "OFF",
-        "LLAMA_USE_PREBUILT_UI": "OFF",
-        "LLAMA_BUILD_TESTS": "OFF",
-        "LLAMA_BUILD_EXAMPLES": "OFF",
-        # Sources without their history cannot know their number.
-        "LLAMA_BUILD_NUMBER": str(number),
-    }
-    if backend == "cuda":
-        options["GGML_CUDA"] = "ON"
-        options["CMAKE_CUDA_ARCHITECTURES"] = ";".join(architectures)
-        # Of use to the experimental tensor split alone, and found or not by what the building host happens to have.
-        options["GGML_CUDA_NCCL"] = "OFF"
-        # libcuda comes with the driver, which a building host need not have. The path to the release's libraries is of the old
-        # kind, which holds for the libraries of libraries too: not every libcublas finds the libcublasLt beside it.
-        options["CMAKE_EXE_LINKER_FLAGS"] = "-Wl,--allow-shlib-undefined -Wl,--disable-new-dtags"
-    if backend == "vulkan":
-        options["GGML_VULKAN"] = "ON"
-    return [f"-D{key}={value}" for key, value in options.items()] + list(extra)
 
 
 def backend_of(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> str:
@@ -118,25 +65,22 @@ def describe(
     """
     source = str(wish.get("source", "git"))
     backend = backend_of(wish, hardware)
-    # Packages are made for the system that they are installed on.
-    platform = str((wish.get("platform") if source != "package" else "") or hardware.get("platform", ""))
     architecture = str(hardware.get("architecture", ""))
-    architectures = cuda_architectures(wish, hardware) if backend == "cuda" and source != "package" else [architecture]
-    force = [str(item) for item in wish.get("force") or []]
     described: dict[str, Any] = {
         "build_id": "",
         "tag": "",
         "number": 0,
         "backend": backend,
-        "architectures": architectures,
-        "platform": platform,
+        "architectures": [architecture],
+        "platform": str(hardware.get("platform", "")),
         "host_platform": str(hardware.get("platform", "")),
+        "glibc": str(hardware.get("glibc", "")),
         "source": {"kind": source},
         "inputs": {},
         "cmake_options": [],
         "programs": PROGRAMS + ([RPC_PROGRAM] if backend == "rpc" else []),
         "packages": [],
-        "jobs": build_jobs(
+        "jobs": _engine_options.build_jobs(
             int(hardware.get("cpu", {}).get("cores", 1)), int(hardware.get("memory", {}).get("total", 0)), int(wish.get("jobs") or 0)
         ),
         "release": {},
@@ -144,41 +88,19 @@ def describe(
         "toolkit": {},
         "problems": [],
     }
-    problems = _wish_problems(wish, source, backend, platform, hardware)
     inputs: dict[str, Any] = {"schema_version": 1, "backend": backend, "architecture": architecture}
     if source == "package":
-        described["packages"] = PACKAGES_BASE + PACKAGES_BACKEND.get(backend, []) + PACKAGES_LIBRARIES
-        if packages is None:
-            described["release"] = _package_release(hardware, described)
-            build = described["release"].get("build", {})
-            packages, number = build.get("packages"), int(build.get("number", 0))
-        if packages:
-            inputs["source"] = {"kind": source, "packages": {name: str(version) for name, version in packages.items()}}
-            problems += _floors.refusals(number, backend == "rpc", force)
-            described.update(tag=f"b{number}", number=number, inputs=inputs, source=inputs["source"])
+        label = _describe_package(described, inputs, hardware, packages, number)
+    elif source == "release":
+        label = _describe_release(described, inputs, hardware, wish)
     else:
-        number = tag_number(str(wish.get("tag", "")))
-        if number:
-            problems += _floors.refusals(number, backend == "rpc", force)
-        options = cmake_options(backend, number, bool(wish.get("native", True)), architectures, wish.get("cmake_options") or [])
-        inputs.update(
-            source=_source(wish, source),
-            tag=str(wish.get("tag", "")),
-            platform=platform,
-            architectures=architectures,
-            # A native build runs where the processor has at least these.
-            cpu_flags=sorted(hardware.get("cpu", {}).get("flags", [])) if wish.get("native", True) else [],
-            cmake_options=options,
-        )
-        if backend == "cuda":
-            described["cuda"] = cuda_needs(wish, hardware, inputs)
-            described["toolkit"] = dict(wish.get("toolkit") or {})
-            inputs["toolkit"] = {key: str(described["toolkit"].get(key, "")) for key in ("source", "release")}
-        described.update(tag=str(wish.get("tag", "")), number=number, inputs=inputs, source=inputs["source"], cmake_options=options)
+        label = _describe_build(described, inputs, hardware, wish)
     if inputs.get("source"):
-        # A list of CUDA architectures is told apart by the digest where it is too long for a name.
-        label = ".".join(item.replace("-real", "").replace("-virtual", "v") for item in architectures)[:32]
+        described.update(inputs=inputs, source=inputs["source"])
         described["build_id"] = f"{described['tag']}-{backend}-{label}-{digest(inputs, 8)}"
+    problems = _wish_problems(wish, hardware, described)
+    if described["number"] or (source == "package" and described["build_id"]):
+        problems += _floors.refusals(described["number"], backend == "rpc", [str(item) for item in wish.get("force") or []])
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
     if not described["release"] and described["cuda"] and not wish.get("cuda_architectures"):
@@ -189,15 +111,57 @@ def describe(
     return described
 
 
-def _source(wish: Mapping[str, Any], kind: str) -> dict[str, str]:
-    """What identifies the source. An archive is its content, wherever it was fetched from."""
-    if kind == "archive":
-        archive = wish.get("archive") or {}
-        content = {"sha256": str(archive.get("sha256", "")).lower(), "folder": str(archive.get("folder", "")).strip("/")}
-    else:
-        content = {"url": str(wish.get("git_url", ""))}
-    # The commit is stamped into the programs of either.
-    return {"kind": kind, **content, "commit": str(wish.get("commit", "")).lower()}
+def _describe_package(
+    described: dict[str, Any], inputs: dict[str, Any], hardware: Mapping[str, Any], packages: Optional[Mapping[str, str]], number: int
+) -> str:
+    """Completes what is known of a packaged engine; the label of its id."""
+    described["packages"] = PACKAGES_BASE + PACKAGES_BACKEND.get(described["backend"], []) + PACKAGES_LIBRARIES
+    if packages is None:
+        described["release"] = _package_release(hardware, described)
+        build = described["release"].get("build", {})
+        packages, number = build.get("packages"), int(build.get("number", 0))
+    if packages:
+        inputs["source"] = {"kind": "package", "packages": {name: str(version) for name, version in packages.items()}}
+        described.update(tag=f"b{number}", number=number)
+    return str(inputs["architecture"])
+
+
+def _describe_release(described: dict[str, Any], inputs: dict[str, Any], hardware: Mapping[str, Any], wish: Mapping[str, Any]) -> str:
+    """Completes what is known of upstream's binaries; the label of their id."""
+    backend, architecture = described["backend"], inputs["architecture"]
+    tag = str(wish.get("tag", ""))
+    inputs.update(source=_engine_release.identity(wish, backend, architecture), tag=tag)
+    described.update(tag=tag, number=_engine_source.tag_number(tag), glibc=_engine_release.system(backend, architecture)[1])
+    if backend != "cuda":
+        return str(architecture)
+    described["architectures"] = _engine_release.architectures(wish, architecture)
+    return _engine_release.cuda_label(wish, architecture)
+
+
+def _describe_build(described: dict[str, Any], inputs: dict[str, Any], hardware: Mapping[str, Any], wish: Mapping[str, Any]) -> str:
+    """Completes what is known of an engine that is compiled; the label of its id."""
+    backend, architecture, cpu = described["backend"], inputs["architecture"], str(wish.get("cpu", "native"))
+    tag = str(wish.get("tag", ""))
+    number = _engine_source.tag_number(tag)
+    architectures = cuda_architectures(wish, hardware) if backend == "cuda" else [architecture]
+    options = _engine_options.cmake_options(backend, number, cpu, architecture, architectures, wish.get("cmake_options") or [])
+    platform = str(wish.get("platform") or hardware.get("platform", ""))
+    inputs.update(
+        source=_engine_source.identity(wish, str(wish.get("source", "git"))),
+        tag=tag,
+        platform=platform,
+        architectures=architectures,
+        # A native build runs where the processor has at least these.
+        cpu_flags=sorted(hardware.get("cpu", {}).get("flags", [])) if cpu == "native" else [],
+        cmake_options=options,
+    )
+    if backend == "cuda":
+        described["cuda"] = cuda_needs(wish, hardware, inputs)
+        described["toolkit"] = dict(wish.get("toolkit") or {})
+        inputs["toolkit"] = {key: str(described["toolkit"].get(key, "")) for key in ("source", "release")}
+    described.update(tag=tag, number=number, platform=platform, architectures=architectures, cmake_options=options)
+    # A list of CUDA architectures is told apart by the digest where it is too long for a name.
+    return ".".join(item.replace("-real", "").replace("-virtual", "v") for item in architectures)[:32]
 
 
 def _release(hardware: Mapping[str, Any], build_id: str) -> dict[str, Any]:
@@ -220,8 +184,9 @@ def _package_release(hardware: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
     return {}
 
 
-def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform: str, hardware: Mapping[str, Any]) -> list[str]:
+def _wish_problems(wish: Mapping[str, Any], hardware: Mapping[str, Any], described: Mapping[str, Any]) -> list[str]:
     problems = []
+    backend, source = described["backend"], str(described["source"]["kind"])
     if backend not in BACKENDS:
         problems.append(f"llama_engine_backend is '{backend}', which is none of {', '.join(BACKENDS)}.")
     if source not in SOURCES:
@@ -242,50 +207,12 @@ def _wish_problems(wish: Mapping[str, Any], source: str, backend: str, platform:
                 " Debian has them from 14 (forky) on. Take the source git or archive."
             )
         return problems
-    problems += _source_problems(wish, source)
-    if not _PLATFORM.match(platform):
-        problems.append(f"llama_engine_platform is '{platform}'; it is written like debian-12.")
+    if source == "release":
+        return problems + _engine_release.problems(wish, backend, hardware)
+    problems += _engine_source.problems(wish, source)
+    if not _PLATFORM.match(described["platform"]):
+        problems.append(f"llama_engine_platform is '{described['platform']}'; it is written like debian-12.")
+    problems += _engine_options.cpu_problems(str(wish.get("cpu", "native")), str(architecture), described["platform"], hardware)
     if backend == "cuda":
         problems += cuda_problems(wish, hardware)
     return problems
-
-
-def _source_problems(wish: Mapping[str, Any], source: str) -> list[str]:
-    problems = []
-    tag, commit = str(wish.get("tag", "")), str(wish.get("commit", ""))
-    if not _TAG.match(tag):
-        problems.append(f"llama_engine_tag is '{tag}'; builds are named by their number, like b11549.")
-    if commit and not _COMMIT.match(commit.lower()):
-        problems.append(f"llama_engine_commit is '{commit}'; it takes 7 to 40 hexadecimal digits.")
-    if source == "git" and not _URL.match(str(wish.get("git_url", ""))):
-        problems.append(f"llama_engine_git_url is '{wish.get('git_url', '')}'; it takes a URL such as https://… or file:///….")
-    if source == "archive":
-        archive = wish.get("archive") or {}
-        if not archive.get("url"):
-            problems.append("llama_engine_source is archive, but llama_engine_archive.url names no URL and no path on the controller.")
-        if not _SHA256.match(str(archive.get("sha256", "")).lower()):
-            problems.append("llama_engine_source is archive, but llama_engine_archive.sha256 is not 64 hexadecimal digits.")
-        folder = str(archive.get("folder", "")).strip("/")
-        if not folder or ".." in folder.split("/"):
-            problems.append("llama_engine_archive.folder names no folder of the archive; take the one with llama.cpp's CMakeLists.txt.")
-    return problems
-
-
-def origin(peers: Mapping[str, Mapping[str, Any]], build_id: str) -> dict[str, str]:
-    """Who brings a build into the controller's cache, from the descriptions of all hosts of the batch.
-
-    ``host`` has the release or builds it, empty when no host can; ``leader`` is the first host without the release, which
-    moves it to the controller. A host builds only on its own platform: what it makes must run on all that share the id.
-    """
-    same = {name: peer for name, peer in peers.items() if peer.get("build_id") == build_id}
-    having = [name for name, peer in same.items() if peer.get("release")]
-    missing = [name for name, peer in same.items() if not peer.get("release")]
-    able = [name for name in missing if same[name].get("platform") == same[name].get("host_platform")]
-    return {"host": next(iter(having + able), ""), "leader": next(iter(missing), "")}
-
-
-def log_end(text: str, most: int = 20) -> list[str]:
-    """The lines of a build log that tell why it failed: those that speak of errors, or else the last ones."""
-    lines = [line.rstrip()[:400] for line in text.splitlines() if line.strip()]
-    useful = [line for line in lines if _USEFUL.search(line) and not _PROGRESS.match(line)]
-    return useful[-most:] or lines[-most:]

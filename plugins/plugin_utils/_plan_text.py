@@ -53,6 +53,8 @@ def speed(expected: dict[str, Any]) -> str:
     """Expected tokens per second as a range, or about the one figure there is; empty when nothing is expected."""
     low, high, middle = (expected.get(key) for key in ("low", "high", "tokens_per_second"))
     if low is not None and high is not None:
+        if low == high:
+            return f"{_figure(low)} tokens/s"
         return f"{_figure(low)} to {_figure(high)} tokens/s"
     return f"about {_figure(middle)} tokens/s" if middle is not None else ""
 
@@ -137,6 +139,9 @@ def _fitting(result: dict[str, Any], link: Optional[int]) -> list[str]:
     lines += _row("download", fetch if download["remaining"] else "nothing, the model is on the host")
     expected = speed(result["expected"])
     lines += _row("speed", f"{expected}, {SPEEDS.get(result['expected']['basis'], '')}".rstrip(", ") if expected else "not known")
+    estimate = result["expected"].get("estimate") or {}
+    if speed(estimate):
+        lines += _row("", f"{speed(estimate)} had been expected, {SPEEDS.get(estimate['basis'], '')}".rstrip(", "))
     experts = f", experts of {place['n_cpu_moe']} layers in host memory" if place["n_cpu_moe"] else ""
     where = "layers on the devices" if place["n_gpu_layers"] else "everything on the CPU"
     return lines + _row("placement", f"context {place['ctx_size']} tokens, {place['parallel']} slot(s), {where}{experts}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors, _strangers
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -195,8 +195,11 @@ def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     for entry in facts.get("listeners", []):
         clash = settings["host"] in everywhere or entry["address"] in (*everywhere, settings["host"])
         if entry["port"] == settings["port"] and clash and entry.get("unit") != own_unit:
-            who = f"{entry['program'] or 'a program'} (PID {entry['pid'] or 'unknown'}{', ' + entry['unit'] if entry.get('unit') else ''})"
-            problems.append(f"port: {settings['port']} is held by {who}: stop it or choose another llama_server_port")
+            holder = (entry["program"], entry["pid"], entry.get("unit", ""))
+            problems.append(
+                f"port: {settings['port']} is held by {_strangers.name(*holder)}: stop it ({_strangers.remedy(*holder)})"
+                " or choose another llama_server_port"
+            )
     return problems
 
 
@@ -248,6 +251,8 @@ def plan(
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     problems = host_problems(facts, settings)
+    if result["engine_backend"] == "cuda":
+        problems += [f"toolkit: {problem.rstrip('.')}" for problem in settings.get("cuda_problems", [])]
     problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
     if problems:
         verdict, reasons = "refuse", problems + (reasons if verdict == "refuse" else [])

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 # What the planner takes for granted. Facts are files that people edit, and one host's must not end the plan of a fleet.
 MEMORY = {"total": Kind(int, least=1), "cgroup_limit": Kind(int, optional=True), "bandwidth": Kind(Mapping, optional=True)}
 BANDWIDTH = {"bytes_per_second": Kind(int, optional=True)}
-PROCESS = {"pid": Kind(int), "name": Kind(str), "bytes": Kind(int), "ours": Kind(bool)}
+PROCESS = {"pid": Kind(int), "name": Kind(str), "bytes": Kind(int), "ours": Kind(bool), "unit": Kind(str, optional=True)}
 DEVICE = {
     **{key: Kind(str) for key in ("uuid", "kind", "engine_name", "name")},
     **{"total": Kind(int), "foreign": Kind(int, optional=True), "bandwidth": Kind(int, optional=True)},

@@ -85,7 +85,7 @@ def _chosen(wish: Mapping[str, Any], known: list[Mirror]) -> Optional[Mirror]:
     """The mirror that was named, or the first of the host's site."""
     if wish["mirror"]:
         return Mirror("", wish["site"], str(wish["mirror"]).rstrip("/"), str(wish.get("mirror_token") or ""))
-    return next((mirror for mirror in known if mirror.site == wish["site"]), None)
+    return next((mirror for mirror in known if mirror.site == str(wish["site"])), None)
 
 
 def _lacks_mirror(transport: str, site: str, known: list[Mirror]) -> str:

@@ -35,10 +35,17 @@ def seconds_per_token(found: Sizing, room: Capacity) -> float:
 
 
 def expected(found: Sizing, room: Capacity, quant: Mapping[str, Any], benchmark: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokens a second as a range with its basis: a benchmark of this very quant, else bandwidths."""
+    """Tokens a second as a range with its basis: a benchmark of this very quant, with what was estimated beside it; else the estimate."""
+    estimate = estimated(found, room, quant)
     measured = benchmark.get("tokens_per_second")
-    if measured:
-        return {"tokens_per_second": measured, "low": measured, "high": measured, "basis": "benchmark"}
+    if not measured:
+        return estimate
+    compared = {key: estimate[key] for key in ("low", "high", "basis")}
+    return {"tokens_per_second": measured, "low": measured, "high": measured, "basis": "benchmark", "estimate": compared}
+
+
+def estimated(found: Sizing, room: Capacity, quant: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens a second from bandwidths, or the figure that is published for the quant where nothing is known of them."""
     bound = seconds_per_token(found, room)
     if bound <= 0:
         guide = quant.get("tokens_per_second")

@@ -12,7 +12,21 @@ SCHEMA_VERSION = 1
 OK, DEGRADED, FAILED = "ok", "degraded", "failed"
 ORDER = (OK, DEGRADED, FAILED)
 DAY, HOUR, MINUTE = 86400, 3600, 60
-HEADINGS = ("host", "instance", "state", "model", "quant", "build", "tokens/s", "memory plan/actual", "up", "gap", "deployment")
+HEADINGS = (
+    "host",
+    "instance",
+    "state",
+    "model",
+    "quant",
+    "build",
+    "tokens/s",
+    "benchmark",
+    "memory plan/actual",
+    "up",
+    "last gate",
+    "gap",
+    "deployment",
+)
 
 
 def document(collected: Mapping[str, Optional[Mapping[str, Any]]], declared: Mapping[str, str]) -> dict[str, Any]:
@@ -65,6 +79,7 @@ def instance(told: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, 
         "build": deployed.get("build_id", ""),
         "health": told["health"],
         "tokens_per_second": gate.get("tokens_per_second"),
+        "benchmark": (told.get("benchmark") or {}).get("tokens_per_second"),
         "memory": {"planned": sum(share["planned"] for share in shares), "actual": sum(share["actual"] for share in shares)},
         "uptime_seconds": looked.get("uptime_seconds", 0),
         "gap_seconds": gate.get("gap_seconds"),
@@ -105,8 +120,10 @@ def text(status: Mapping[str, Any]) -> list[str]:
                     each["quant"] or "-",
                     each["build"] or "-",
                     f"{each['tokens_per_second']:g}" if each["tokens_per_second"] else "-",
+                    f"{each['benchmark']:g}" if each["benchmark"] else "-",
                     f"{memory['planned'] / 1e9:.1f}/{memory['actual'] / 1e9:.1f} GB" if memory["actual"] else "-",
                     duration(each["uptime_seconds"]),
+                    each["gated_at"][:16].replace("T", " ") or "-",
                     f"{each['gap_seconds']:.1f}s" if each["gap_seconds"] else "-",
                     each["deployment"] or "-",
                 )

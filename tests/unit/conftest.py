@@ -40,6 +40,26 @@ def run_module() -> Callable[..., tuple[int, dict[str, Any]]]:
     return run
 
 
+@pytest.fixture
+def run_task() -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Runs one task on this machine as Ansible does, its action plugin and its module; exit status and result."""
+
+    def run(name: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
+        where = ["localhost", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "ansible", "adhoc", *where, "-m", f"onprem.llamacpp.{name}", "-a", json.dumps(arguments)],
+            env={**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_NOCOLOR": "1"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout.partition("=>")[2])
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def shape_models() -> dict[str, Any]:
     """The model families of tests/models/shapes.py in their real sizes, by name."""

@@ -44,7 +44,8 @@ class Hub:
     """Serves ``files`` of one repository. Each request for a file takes the next of ``faults``; None is good behaviour.
 
     Faults: an int (status), (status, Retry-After), "ignore range", "wrong range", "truncate", "drop", "flip", "other size",
-    "other hash", "no etag", "stall", "drip" (1 MiB every 0.1 s), "trickle" (one byte every 0.05 s), ("redirect", url).
+    "other hash", "no etag", "stall", "drip" (1 MiB every 0.1 s), "trickle" (one byte every 0.05 s), ("redirect", url);
+    a function is called, and the request is answered well after it.
     ``always`` is the fault of every request once ``faults`` is empty; ``damaged`` are positions whose bytes are served flipped.
     ``blocks`` is what /api/blocks/<sha256>.json answers by hash.
     """
@@ -133,6 +134,8 @@ class Hub:
     def answer_file(self, request, path: str) -> None:
         with self.lock:
             fault = self.faults.pop(0) if self.faults else self.always
+        if callable(fault):
+            fault = fault()
         path = re.sub(r"^(https?://[^/]+)?/(storage/)*[^/]+/[^/]+/resolve/[^/]+/", "", path)
         data = self.files.get(path)
         if isinstance(fault, tuple) and fault[0] == "redirect":

@@ -9,14 +9,28 @@ import json
 from typing import Any
 
 import pytest
+from conftest import PACKAGES
 
 DRIVER = "nvidia-driver-cuda"
 VERSION = "dpkg-query -W -f '${Version}' nvidia-driver-cuda"
-PACKAGES = "dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\\n' | sort"
+RECORD = "cat /var/lib/llamacpp/driver.json"
+# Holds the package manager for some seconds, under the name that unattended upgrades have.
+HOLD = (
+    "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
+    "lock = open('/var/lib/apt/lists/lock', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep({seconds})"
+)
 
 
 def settings(keys: dict[str, str], **more: Any) -> str:
     return json.dumps({"nvidia_driver_key_fingerprints": [keys["good"]], **more})
+
+
+def hold(host: Any, seconds: int) -> None:
+    host.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD.format(seconds=seconds)}"')
+
+
+def add_kernel(host: Any, release: str) -> None:
+    host.check_output(f"mkdir -p /lib/modules/{release} && touch /boot/vmlinuz-{release}")
 
 
 def test_refused(play: Any, on_host: Any, keys: dict[str, str]) -> None:
@@ -26,33 +40,26 @@ def test_refused(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     url = "http://10.86.0.10"
     for wish, told in (
         ({"nvidia_driver_key_fingerprints": ["0" * 40]}, f"has the fingerprint {keys['good']}, but {'0' * 40} is expected"),
+        ({"nvidia_driver_repository_url": "http://10.86.0.99/cuda"}, "cannot be fetched from http://10.86.0.99/cuda"),
         ({"nvidia_driver_repository_url": f"{url}/forged"}, "is signed with another key than the one that is installed for it"),
-        (
-            {"nvidia_driver_repository_url": f"{url}/none"},
-            f"{url}/none/debian12/x86_64 is not there (404)",
-        ),
-        ({"nvidia_driver_repository_url": "http://10.86.0.99/cuda"}, "10.86.0.99/cuda"),
+        # The key is known by now, so the lists are what is missing.
+        ({"nvidia_driver_repository_url": f"{url}/none"}, f"{url}/none/debian12/x86_64 is not there (404)"),
         ({"nvidia_driver_branch": "570"}, f"The package {DRIVER} of the branch 570 is missing: on offer: 580.95.05, 580.126.09, 590.48.01"),
-        ({"nvidia_driver_version": "580.1.1"}, "of the 580.1.1 is missing"),
-        ({"nvidia_driver_branch": "newest"}, "nvidia_driver_branch is 'newest'"),
-        ({"nvidia_driver_modules": "proprietary", "nvidia_driver_source": "runfile"}, "value of nvidia_driver_source must be one of"),
-        ({"nvidia_driver_container": "leave"}, "The NVIDIA driver is left alone: install the NVIDIA driver on the machine"),
     ):
         run = play("--limit", "served", "-e", settings(keys, **wish))
+        assert run.status != 0
         assert told in run.text, f"{wish}: {run.output[-2000:]}"
-        assert (run.status == 0) == ("nvidia_driver_container" in wish)
         assert host.check_output(PACKAGES) == before
         host.check_output('apt-get update -qq && test -z "$(dpkg --audit)"')
 
 
-def test_locked_by_another_program(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     host = on_host("served")
-    program = "import fcntl,time;f=open('/var/lib/apt/lists/lock','w');fcntl.lockf(f,fcntl.LOCK_EX);time.sleep(600)"
-    host.check_output(f'systemd-run --unit=lab-upgrades python3 -c "{program}"')
+    hold(host, 600)
     try:
         run = play("--limit", "served", "-e", settings(keys, nvidia_driver_package_timeout=3))
         assert run.status != 0
-        assert "The package manager stayed locked for longer than nvidia_driver_package_timeout" in run.text
+        assert "The package manager stayed locked for longer than nvidia_driver_package_timeout: unattended-upgr (PID" in run.text
     finally:
         host.check_output("systemctl stop lab-upgrades")
 
@@ -69,34 +76,88 @@ def test_check_mode_changes_nothing(play: Any, on_host: Any, keys: dict[str, str
 @pytest.mark.parametrize(
     ("wish", "version"),
     [
-        pytest.param({"nvidia_driver_version": "580.95.05"}, "580.95.05-1", id="exact version"),
-        pytest.param({}, "580.126.09-1", id="newest of the branch"),
         pytest.param({"nvidia_driver_branch": "590"}, "590.48.01-1", id="another branch"),
-        pytest.param({"nvidia_driver_version": "580.95.05"}, "580.95.05-1", id="back"),
+        pytest.param({"nvidia_driver_version": "580.95.05"}, "580.95.05-1", id="back to an exact version"),
+        pytest.param({}, "580.126.09-1", id="newest of the branch"),
     ],
 )
 def test_installed_and_kept(play: Any, on_host: Any, keys: dict[str, str], wish: dict[str, str], version: str) -> None:
     host = on_host("served")
+    if wish.get("nvidia_driver_branch"):
+        hold(host, 30)  # and lets it go, which is waited for
     run = play("--limit", "served", "-e", settings(keys, **wish))
     assert run.status == 0, run.output[-3000:]
     assert "nvidia-smi lists no device; on the bus: 0000:10:00.0" in run.text
     assert host.check_output(VERSION) == version
     # Newer ones are on offer, and stay out; so do older ones.
     assert "nvidia" not in host.check_output("apt-get -s dist-upgrade | grep ^Inst || true")
+
+
+def test_unchanged_when_run_again(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
     assert host.check_output("cat /etc/modules-load.d/llamacpp-nvidia.conf").endswith("nvidia\nnvidia-uvm")
     assert host.service("nvidia-persistenced").is_enabled
-    again = play("--limit", "served", "-e", settings(keys, **wish))
-    assert again.stats["served"]["changed"] == 0
-    assert "is installed and kept; a container cannot load it" in again.text
+    run = play("--limit", "served", "-e", settings(keys))
+    assert run.stats["served"]["changed"] == 0
+    assert "is installed and kept; a container cannot load it" in run.text
 
 
-def test_held_package_is_respected(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+def test_a_held_package_is_respected(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     host = on_host("served")
     host.check_output(f"apt-mark hold {DRIVER}")
     try:
         run = play("--limit", "served", "-e", settings(keys, nvidia_driver_branch="590"))
         assert run.status != 0
-        assert f"{DRIVER} is held at 580.95.05-1, and 590.48.01-1 is wanted" in run.text
-        assert host.check_output(VERSION) == "580.95.05-1"
+        assert f"{DRIVER} is held at 580.126.09-1, and 590.48.01-1 is wanted" in run.text
+        assert host.check_output(VERSION) == "580.126.09-1"
     finally:
         host.check_output(f"apt-mark unhold {DRIVER}")
+
+
+def test_a_kernel_that_will_be_started_next(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    """Its modules are built before it starts; without its headers that is refused, and what is there stays."""
+    host = on_host("served")
+    add_kernel(host, "6.1.0-100-lab")
+    run = play("--limit", "served", "-e", settings(keys))
+    assert run.status == 0, run.output[-3000:]
+    assert "has no modules for the kernel 6.1.0-100-lab yet" in run.text
+    assert json.loads(host.check_output(RECORD))["kernels"] == ["6.1.0-100-lab"]
+    assert host.package("linux-headers-6.1.0-100-lab").is_installed
+    before = host.check_output(PACKAGES)
+    add_kernel(host, "6.1.0-101-lab")
+    run = play("--limit", "served", "-e", settings(keys))
+    host.check_output("rm -r /lib/modules/6.1.0-101-lab /boot/vmlinuz-6.1.0-101-lab")
+    assert run.status != 0
+    assert "The headers linux-headers-6.1.0-101-lab are missing: no repository of this host has them" in run.text
+    assert host.check_output(PACKAGES) == before
+
+
+def test_a_toolkit_that_does_not_suit_is_told_by_the_plan(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
+    before = host.check_output(PACKAGES)
+    wish = {
+        "cuda_toolkit_source": "pypi",
+        "cuda_toolkit_host_compiler": "/usr/bin/g++-16",
+        # The model is no matter, so no repository is asked for it.
+        "llama_plan_require_listing": False,
+        "llama_plan_endpoint": "http://127.0.0.1:9",
+    }
+    run = play("--limit", "served", "-e", settings(keys, **wish), playbook="site.yml")
+    assert run.status != 0
+    assert "CUDA 13.0 (pypi) accepts g++ 15 at most, this system has 16" in run.text.replace("│ ", ""), run.output[-3000:]
+    assert host.check_output(PACKAGES) == before
+
+
+def test_a_toolkit_of_the_repository(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
+    wrong = play("-e", settings(keys, cuda_toolkit_key_fingerprints=["0" * 40]), playbook="molecule/driver/toolkit.yml")
+    assert wrong.status != 0
+    assert f"has the fingerprint {keys['good']}, but {'0' * 40} is expected" in wrong.text
+    run = play("-e", settings(keys, cuda_toolkit_key_fingerprints=[keys["good"]]), playbook="molecule/driver/toolkit.yml")
+    assert run.status == 0, run.output[-3000:]
+    assert host.file("/usr/local/cuda-13.0/bin/nvcc").exists
+    assert "cuInit" in host.check_output("nm -D /opt/llamacpp/cuda/stubs/13.0/libcuda.so.1")
+    # The driver's repository is the same one, and is written once.
+    assert "onprem.llamacpp.nvidia_driver" in host.check_output("cat /etc/apt/sources.list.d/llamacpp-nvidia.sources")
+    again = play("-e", settings(keys, cuda_toolkit_key_fingerprints=[keys["good"]]), playbook="molecule/driver/toolkit.yml")
+    assert again.stats["served"]["changed"] == 0

@@ -1,26 +1,61 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way of dnf: the generated repository file, the version that is chosen from it, and its lock."""
+"""The way of dnf: the generated repository file, the version that is chosen from it, its lock, and the locks of others."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import pytest
 
-def test_installed_by_dnf(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+VERSION = "rpm -q --qf '%{EVR}' nvidia-driver-cuda"
+LOCKS = "/etc/dnf/plugins/versionlock.list"
+
+
+@pytest.fixture
+def bring(play: Any, keys: dict[str, str]) -> Callable[..., Any]:
+    return lambda **wish: play(
+        "-e", json.dumps({"nvidia_driver_key_fingerprints": [keys["good"]], **wish}), playbook="molecule/driver/rpm.yml"
+    )
+
+
+def test_packages_that_another_key_has_signed_are_refused(bring: Any, on_host: Any) -> None:
     host = on_host("packages")
-    wish = json.dumps({"nvidia_driver_key_fingerprints": [keys["good"]]})
-    run = play("-e", wish, playbook="molecule/driver/rpm.yml")
-    assert run.status == 0, run.output[-3000:]
-    assert host.check_output("rpm -q --qf '%{EVR}' nvidia-driver-cuda") == "3:580.95.05-1.el10"
-    assert "gpgcheck=1" in host.check_output("cat /etc/yum.repos.d/llamacpp-nvidia.repo")
-    locked = host.check_output("cat /etc/dnf/plugins/versionlock.list").splitlines()
-    assert "nvidia-driver-cuda-3:580.95.05-1.el10.*" in locked and "kmod-nvidia-open-dkms-3:580.95.05-1.el10.*" in locked
-
-
-def test_a_key_that_is_not_known_is_refused(play: Any) -> None:
-    run = play(playbook="molecule/driver/rpm.yml")
+    run = bring(nvidia_driver_repository_url="http://10.86.0.10/forged")
     assert run.status != 0
-    assert "The fingerprint of the key of NVIDIA's repository for rocky-10.1 is not known here" in run.text
+    assert "cannot be installed and was taken back. A package has no signature that the repository's key confirms" in run.text, run.output
+    assert host.run(VERSION).rc != 0
+    assert "nvidia" not in host.check_output(f"cat {LOCKS}")
+
+
+@pytest.mark.parametrize(
+    ("wish", "version"),
+    [
+        pytest.param({}, "3:580.95.05-1.el10", id="newest of the branch"),
+        pytest.param({"nvidia_driver_branch": "590"}, "3:590.48.01-1.el10", id="another branch"),
+    ],
+)
+def test_installed_and_locked(bring: Any, on_host: Any, wish: dict[str, str], version: str) -> None:
+    host = on_host("packages")
+    run = bring(**wish)
+    assert run.status == 0, run.output[-3000:]
+    assert host.check_output(VERSION) == version
+    assert "gpgcheck=1" in host.check_output("cat /etc/yum.repos.d/llamacpp-nvidia.repo")
+    locked = host.check_output(f"cat {LOCKS}").splitlines()
+    assert [line for line in locked if "nvidia" in line and line[0] != "#"] == [
+        f"{name}-{version}.*" for name in ("kmod-nvidia-open-dkms", "nvidia-driver-cuda")
+    ]
+    # Newer ones are on offer, and stay out.
+    assert "nvidia-driver-cuda" not in host.run("dnf -q check-update").stdout
+
+
+def test_the_lock_of_another_is_respected(bring: Any, on_host: Any) -> None:
+    host = on_host("packages")
+    host.check_output(f"echo 'nvidia-driver-cuda-3:590.48.01-1.el10.*' >> {LOCKS}")
+    run = bring(nvidia_driver_branch="580")
+    assert run.status != 0
+    assert "nvidia-driver-cuda is held at 3:590.48.01-1.el10, and 3:580.95.05-1.el10 is wanted" in run.text, run.output[-2000:]
+    assert host.check_output(VERSION) == "3:590.48.01-1.el10"

@@ -26,6 +26,7 @@ ADDRESSES = {"a": "10.79.0.11", "b": "10.79.0.12", "c": "10.79.0.13", "d": "10.7
 TINY, PADDED = "onprem/Tiny-Kimi-K2-GGUF", "onprem/Padded-Kimi-K2-GGUF"
 QUANT = "UD-Q2_K_XL"
 STORE = "/var/lib/llamacpp/models"
+PATIENCE = 600  # seconds, after which what was waited for counts as not coming; machines that test may be slow
 LINE = re.compile(r'^(\S+) \S+ \S+ \[[^\]]*\] "(\S+) (\S+) [^"]*" (\d+) (\d+) ')
 
 

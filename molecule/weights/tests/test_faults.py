@@ -16,10 +16,12 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import FETCH, INVENTORY, PADDED, QUANT, STORE, hashes, original, published, received
+from conftest import FETCH, INVENTORY, MIRROR, PADDED, PATIENCE, QUANT, STORE, hashes, original, published, received
 
 SIZE = 138_264_736  # of the padded model
 RATE = "80mbit"
+STAGING = f"{STORE}/{PADDED.replace('/', '--')}/*/.{QUANT}.staging"
+GO_ON = "systemctl kill --signal=CONT 'llamacpp-fetch-*'"
 ONCE = 1.25 * SIZE  # what the wire may carry: the model, the protocol's overhead, and what was on its way when it broke
 
 
@@ -63,26 +65,44 @@ def abandon(run: subprocess.Popen[str]) -> None:
 
 
 def end(run: subprocess.Popen[str]) -> plays.Run:
-    output, _none = run.communicate(timeout=180)
+    output, _none = run.communicate(timeout=PATIENCE)
     return plays.came_to(run.returncode, output)
 
 
-def wait_until(reached: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_until(reached: Callable[[], bool]) -> None:
     """Looks every half second, and gives up loudly."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not reached():
         assert time.monotonic() < deadline, "it did not come so far in time"
         time.sleep(0.5)
 
 
+def hold(host: Any, reached: str) -> None:
+    """Halts a host's transfer as soon as a condition of the shell is met there, so that what happens next happens in its midst.
+
+    The host itself looks and halts: no connection, however slow, lies between.
+    """
+    unit = "$(systemctl list-units --plain --no-legend 'llamacpp-fetch-*' | cut -d ' ' -f 1)"
+    halted = f"grep -q '^State:.T' /proc/$(systemctl show --property MainPID --value {unit})/status"
+    script = f"until {reached}; do sleep 0.1; done; systemctl kill --signal=STOP {unit}; until {halted}; do sleep 0.1; done"
+    host.check_output("timeout %s sh -ec %s", str(PATIENCE), script)
+
+
+def arrived(host: Any, count: float) -> str:
+    """The condition that so many bytes more have come over the wire."""
+    return f"[ $(cat /sys/class/net/host0/statistics/rx_bytes) -ge {received(host) + int(count)} ]"
+
+
 def test_a_mirror_that_dies_and_comes_back_loses_nothing(begin: Any, on_host: Any) -> None:
     host, mirror = on_host("a"), on_host("mirror")
-    before = received(host)
+    before, halfway = received(host), arrived(host, SIZE / 2)
     run = begin("a")
-    wait_until(lambda: received(host) - before > SIZE / 2)
+    hold(host, halfway)
     with mirror.sudo():
         mirror.check_output("systemctl kill --signal=KILL nginx")
-        time.sleep(4)
+        wait_until(lambda: mirror.run("systemctl is-active nginx").rc != 0)
+        host.check_output(GO_ON)
+        wait_until(lambda: f"{MIRROR} cannot be reached" in host.run(f"cat {STAGING}/status.json").stdout)
         mirror.check_output("systemctl restart nginx")
     done = end(run)
     assert done.status == 0, done.output[-3000:]
@@ -92,9 +112,8 @@ def test_a_mirror_that_dies_and_comes_back_loses_nothing(begin: Any, on_host: An
 
 def test_a_host_that_loses_power_goes_on_from_where_it_was(begin: Any, play: Any, on_host: Any) -> None:
     host = on_host("b")
-    before = received(host)
     run = begin("b")
-    wait_until(lambda: received(host) - before > SIZE * 2 / 3)
+    hold(host, f"[ $(ls {STAGING}/*.gguf 2>/dev/null | wc -l) -ge 2 ]")  # of five
     assert play("--limit", "b", "-e", "lab_power=kill", playbook="tests/lab/power.yml").status == 0
     abandon(run)
     assert play("--limit", "b", "-e", "lab_power=on", playbook="tests/lab/power.yml").status == 0
@@ -119,16 +138,18 @@ def test_two_runs_at_once_fetch_once(begin: Any, on_host: Any) -> None:
 
 def test_a_transfer_needs_neither_the_controller_nor_an_unbroken_link(begin: Any, play: Any, on_host: Any) -> None:
     host = on_host("d")
-    before = received(host)
+    before, early = received(host), arrived(host, SIZE / 4)
     run = begin("d")
-    wait_until(lambda: received(host) - before > SIZE / 4)
+    hold(host, early)
     abandon(run)
+    cut = "while [ $(cat /sys/class/net/host0/carrier) = 1 ]; do sleep 0.1; done"
+    host.check_output("systemd-run --collect sh -c %s", f"{cut}; {GO_ON}")
     assert play("--limit", "d", "-e", "lab_link=cut", playbook="tests/lab/link.yml").status == 0
-    time.sleep(3)
+    time.sleep(3)  # without a link; nothing depends on how long
     assert play("--limit", "d", "-e", "lab_link=restore", playbook="tests/lab/link.yml").status == 0
     wait_until(lambda: not host.check_output("systemctl list-units --plain --no-legend --state=active 'llamacpp-fetch-*'"))
     assert not published(host, PADDED)
-    assert hashes(host, f"{STORE}/{PADDED.replace('/', '--')}/*/.{QUANT}.staging") == original(on_host("hub"), PADDED)
+    assert hashes(host, STAGING) == original(on_host("hub"), PADDED)
     fetched = received(host)
     assert fetched - before < ONCE
     done = play("--limit", "d", "-e", "model=padded", playbook=FETCH)

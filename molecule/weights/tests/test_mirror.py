@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ADDRESSES, FETCH, HUB, MIRROR, PADDED, QUANT, TINY, original, published, requests
+from conftest import ADDRESSES, FETCH, HUB, MIRROR, PADDED, QUANT, STORE, TINY, original, published, requests
 from plays import tree
 
 HELD = [(TINY, "UD-TQ1_0"), (TINY, QUANT), (PADDED, QUANT)]
@@ -126,3 +126,21 @@ def test_blocks_are_served_for_what_lies_in_a_directory(on_host: Any) -> None:
     name, digest = next(iter(original(on_host("hub"), TINY).items()))
     answer = subprocess.run(["curl", "-sf", f"http://{HUB}/api/blocks/{digest}.json"], capture_output=True, check=True).stdout
     assert json.loads(answer)["blocks"] == [digest], name
+
+
+def test_a_mirror_whose_disk_has_flipped_a_byte_is_told_and_repaired(play: Any, on_host: Any) -> None:
+    host, mirror, hub = on_host("c"), on_host("mirror"), on_host("hub")
+    shard = f"{STORE}/{TINY.replace('/', '--')}/*/UD-TQ1_0/*-00002-of-00003.gguf"
+    mirror.check_output(f"printf X | dd of=$(ls {shard}) bs=1 seek=100000 conv=notrunc status=none")
+    arguments = ("--limit", "c", "-e", "quant=UD-TQ1_0", "-e", "llama_model_transport=mirror")
+    run = play(*arguments, playbook=FETCH)
+    assert run.status != 0
+    assert f"from http://{MIRROR} is not the published file" in run.text
+    assert not published(host, TINY, "UD-TQ1_0")
+
+    run = play("-e", "llama_mirror_refresh=true", "-e", "llama_model_verify=full", playbook="playbooks/mirror.yml")
+    assert run.status == 0, run.output[-3000:]
+    assert published(mirror, TINY, "UD-TQ1_0") == original(hub, TINY, "UD-TQ1_0")
+    run = play(*arguments, playbook=FETCH)
+    assert run.status == 0, run.output[-3000:]
+    assert published(host, TINY, "UD-TQ1_0") == original(hub, TINY, "UD-TQ1_0")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import FETCH, MIRROR, QUANT, TINY, original, published
+from conftest import FETCH, MIRROR, PATIENCE, QUANT, TINY, original, published
 
 URL = f"https://{MIRROR}"
 TOKEN = "lab-3f1c.9a_7+tok"
@@ -95,7 +95,8 @@ def test_nothing_tells_the_token_or_the_key(secure: Secure, on_host: Any) -> Non
 
 def test_hf_downloads_a_quant(secure: Secure, on_host: Any, tmp_path: Path) -> None:
     command = ["hf", "download", TINY, "--include", "UD-TQ1_0/*", "--local-dir", str(tmp_path)]
-    done = subprocess.run(command, env={**secure.environment, "HF_TOKEN": TOKEN}, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**secure.environment, "HF_TOKEN": TOKEN}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob("UD-TQ1_0/*.gguf")}
     assert found == original(on_host("hub"), TINY, "UD-TQ1_0")
@@ -104,7 +105,7 @@ def test_hf_downloads_a_quant(secure: Secure, on_host: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(("token", "works"), [(TOKEN, True), ("wrong", False)])
 def test_the_hubs_library_takes_a_snapshot(secure: Secure, on_host: Any, tmp_path: Path, token: str, works: bool) -> None:
     command = [sys.executable, "-c", SNAPSHOT, TINY, QUANT, str(tmp_path), token]
-    done = subprocess.run(command, env=secure.environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=secure.environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode == 0) == works, done.stderr[-2000:]
     if works:
         folder = Path(done.stdout.splitlines()[-1])

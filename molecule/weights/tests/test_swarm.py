@@ -90,7 +90,8 @@ def test_a_peer_that_sends_wrong_bytes_harms_nobody(play: Any, on_host: Any, lia
     hosts, hub = [on_host(name) for name in "abc"], on_host("hub")
     for host in hosts:
         forget(host)
-    done = play(*SWARM, "--limit", "a,b,c", playbook=FETCH)
+    # So slowly from the mirror that nobody has all of it before the liar was asked.
+    done = play(*SWARM, "--limit", "a,b,c", "-e", "llama_model_rate_limit=5000000", playbook=FETCH)
     assert done.status == 0, done.output
     for host in hosts:
         assert published(host, PADDED) == original(hub, PADDED)
@@ -108,3 +109,13 @@ def test_a_host_without_libtorrent_takes_it_from_the_mirror(play: Any, on_host: 
     assert done.status == 0, done.output
     assert "a takes what is missing from the mirror: no Python of this host has libtorrent" in done.text
     assert published(host, PADDED) == original(hub, PADDED)
+
+
+def test_a_model_that_is_removed_is_given_no_longer(play: Any, on_host: Any) -> None:
+    host = on_host("b")
+    units = "systemctl list-units --plain --no-legend --state=active 'llamacpp-swarm-seed-*'"
+    assert len(host.check_output(units).splitlines()) == 1
+    done = play(*SWARM, "--limit", "b", "-e", "llama_model_state=absent", playbook=FETCH)
+    assert done.status == 0, done.output
+    assert not published(host, PADDED)
+    assert not host.check_output(units)

@@ -253,10 +253,12 @@ def test_hosts_see_their_own_plan_after_the_role(play: Any, fleet: Any, tmp_path
 
 
 def test_problems_that_are_made_of_the_facts_are_seen_once_there_are_facts(play: Any) -> None:
-    problem = "{{ ['engine: none for ' ~ ansible_facts.llama_hardware.architecture] if ansible_facts.llama_hardware is defined else [] }}"
-    status, told = play(inventory="inventories/local", llama_plan_problems=problem)
+    problem = "{{ ['%s: none for ' ~ ansible_facts.llama_hardware.architecture] if ansible_facts.llama_hardware is defined else [] }}"
+    wish = {"llama_plan_problems": problem % "engine", "llama_plan_cuda_problems": problem % "compiler", "llama_plan_backend": "cuda"}
+    status, told = play(inventory="inventories/local", **wish)
     assert status == 2
     assert f"engine: none for {os.uname().machine}" in told
+    assert f"toolkit: compiler: none for {os.uname().machine}" in told
 
 
 def test_another_directory_for_models_is_what_facts_and_plan_look_at(play: Any, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import hashlib
 import pathlib
 import time
 
-from . import devices, engine
+from . import devices, engine, outside
 from .api import Api, first_key, local_address
 from .files import Document, Layout, SwitchError, read_json
+from .front import Front
 from .host import Systemd
 
 
@@ -33,6 +34,7 @@ def inspect(layout: Layout, systemd: Systemd) -> Document:
         drift.append("the unit's files have changed since systemd read them")
     if active and current:
         drift += other_process(layout, current)
+        drift += front_problems(layout, current)
     return {
         "drift": drift,
         "devices": {uuid: {"uncorrected": found.uncorrected, "slowed_by": found.slowed_by} for uuid, found in health.items()},
@@ -80,4 +82,22 @@ def other_process(layout: Layout, current: str) -> list[str]:
         found.append(f"the server is build {props.get('build_info')}, deployed is b{request['build_number']}")
     if status == 401:
         found.append("the server was started with another API key than its key file has now; restart it for the new one")
+    return found
+
+
+def front_problems(layout: Layout, current: str) -> list[str]:
+    """What clients meet at the front that they should not: no way in, an old certificate, a host that is out of service."""
+    wanted = layout.request(current).get("front") or {}
+    front = Front(layout)
+    if not wanted or not front.present:
+        return []
+    try:
+        seen = outside.look(wanted["url"], wanted["ca"])
+    except SwitchError as error:
+        return [str(error)]
+    found = list(seen.warnings)
+    if front.drained:
+        found.append("it is out of service: its front is drained")
+    elif seen.health != 200:
+        found.append(f"the front does not {'reach the server' if seen.health else 'answer'} at {wanted['url']}")
     return found

@@ -11,6 +11,7 @@ import pytest
 from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.onprem.llamacpp.plugins.action import gguf_download
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _following
 
 
 def running(done, **more):
@@ -38,9 +39,9 @@ def task(monkeypatch):
         now[0] += 6.0
         return now[0]
 
-    monkeypatch.setattr(gguf_download.time, "monotonic", clock)
-    monkeypatch.setattr(gguf_download.time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(gguf_download, "display", SimpleNamespace(display=lines.append))
+    monkeypatch.setattr(_following.time, "monotonic", clock)
+    monkeypatch.setattr(_following.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(_following, "display", SimpleNamespace(display=lines.append))
     monkeypatch.setattr(gguf_download.ActionBase, "run", lambda self, tmp, task_vars: {})
 
     def run(answers, check_mode=False, **args):
@@ -75,7 +76,7 @@ def test_polls_until_finished_and_shows_lines(task):
 
 
 def test_lines_are_rate_limited(task, monkeypatch):
-    monkeypatch.setattr(gguf_download.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(_following.time, "monotonic", lambda: 100.0)
     task([running(0), running(1), running(2), DONE])
     assert len(task.lines) == 1
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 import types
 
 import pytest
+from ansible.errors import AnsibleConnectionFailure
 
 from ansible_collections.onprem.llamacpp.plugins.action import gguf_swarm
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _following
 
 
 @pytest.mark.parametrize(
@@ -31,16 +33,22 @@ def test_progress_line(result, line):
 
 
 def test_the_task_stays_until_the_module_has_finished(monkeypatch):
-    answers = [{"changed": True, "finished": False}, {"changed": False, "finished": True, "filled": True}]
+    lost = AnsibleConnectionFailure("timed out")
+    answers = [{"changed": True, "finished": False}, lost, {"changed": False, "finished": True, "filled": True}]
     asked = []
 
     def execute(module_name, module_args, task_vars):
         asked.append(module_args.get("started", False))
-        return answers[len(asked) - 1]
+        answer = answers[len(asked) - 1]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     action = gguf_swarm.ActionModule.__new__(gguf_swarm.ActionModule)
     action._task = types.SimpleNamespace(args={"quant": "Q8_0"}, check_mode=False)
     action._execute_module = execute
+    action._connection = types.SimpleNamespace(reset=lambda: None)
+    monkeypatch.setattr(_following, "RECONNECT_PAUSE", 0.0)
     monkeypatch.setattr(gguf_swarm.ActionBase, "run", lambda *_arguments: {})
     assert action.run(task_vars={}) == {"changed": True, "finished": True, "filled": True}
-    assert asked == [False, True]
+    assert asked == [False, True, True]

@@ -186,7 +186,7 @@ def test_a_model_that_is_not_whole_is_not_served(store, damage):
 )
 def test_blocks_are_the_running_hash_at_their_ends(tmp_path, monkeypatch, size, ends):
     monkeypatch.setattr(_hub_files, "CHUNK", 4)
-    monkeypatch.setattr(_hub_files, "BLOCK_BYTES", 8)
+    monkeypatch.setattr(_hub_files, "BLOCK", 8)
     data = bytes(range(size))
     (tmp_path / "file").write_bytes(data)
     found, read = _hub_files.hash_file(str(tmp_path / "file"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _device, _installed
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _device, _installed, _instance
 
 MIB = 2**20
 
@@ -135,6 +135,27 @@ def test_release_without_its_program_is_not_intact(tmp_path: Path) -> None:
     release.mkdir(parents=True)
     (release / "build.json").write_text(json.dumps({"build_id": release.name, "programs": {"llama-server": "bin/llama-server"}}))
     assert [entry["intact"] for entry in _installed.engines(str(tmp_path))] == [False]
+
+
+@pytest.mark.parametrize(
+    ("engine", "used_by"),
+    [
+        pytest.param("b1-cpu-x-1", [{"instance": "main", "link": "current"}], id="this-release"),
+        pytest.param("b2-cpu-x-2", [], id="another-release"),
+        pytest.param("", [{"instance": "main", "link": "current"}], id="a-deployment-that-does-not-tell"),
+    ],
+)
+def test_who_uses_a_release(tmp_path: Path, engine: str, used_by: list[dict[str, str]]) -> None:
+    release = tmp_path / "releases" / "b1-cpu-x-1"
+    release.mkdir(parents=True)
+    (release / "build.json").write_text(json.dumps({"build_id": release.name}))
+    deployment = tmp_path / "instances/main/deployments/0123456789ab"
+    deployment.mkdir(parents=True)
+    (tmp_path / "instances/main/current").symlink_to("deployments/0123456789ab")
+    if engine:
+        (deployment / "engine").symlink_to(tmp_path / "releases" / engine)
+    uses = _instance.engine_uses(str(tmp_path / "instances"))
+    assert [entry["used_by"] for entry in _installed.engines(str(tmp_path), uses=uses)] == [used_by]
 
 
 @pytest.mark.parametrize(("proven", "committed"), [("0123456789ab", True), ("", False)], ids=["gate passed", "gate not passed yet"])

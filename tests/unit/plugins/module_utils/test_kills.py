@@ -57,21 +57,33 @@ def command(hub, tmp_path):
     return [sys.executable, "-I", str(tmp_path / "transfer.pyz"), str(tmp_path / "job.json")]
 
 
+def present(tmp_path, hub):
+    return _journal.bytes_present(str(tmp_path / "staging"), hub.listing())
+
+
 def test_killed_at_random_moments_it_goes_on(hub, tmp_path, command):
     chance = random.Random()
     kept = []
-    for _ in range(KILLS):
-        had, sent = _journal.bytes_present(str(tmp_path / "staging"), hub.listing()), hub.sent
+    job = json.loads((tmp_path / "job.json").read_text())
+    # So that it lasts for all kills: a second each on average, in which the journal is written about once.
+    (tmp_path / "job.json").write_text(json.dumps({**job, "rate_limit": sum(item["size"] for item in job["files"]) // KILLS}))
+    for number in range(KILLS):
+        had, sent = present(tmp_path, hub), hub.sent
         with subprocess.Popen(command) as process:
-            time.sleep(chance.uniform(0.1, 8.0 / KILLS + 0.4))
+            early = chance.random() < 0.2
+            while not early and hub.sent == sent and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.0, 2.0))
+            while number == KILLS - 1 and process.poll() is None and not present(tmp_path, hub):
+                time.sleep(0.02)  # so that there is something to go on from
             process.kill()
         time.sleep(0.1)
-        held = _journal.bytes_present(str(tmp_path / "staging"), hub.listing())
+        held = present(tmp_path, hub)
         assert held >= had
         assert hub.sent - sent - (held - had) <= COST
         kept.append(held)
     assert kept[-1] > 0
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=300)
     for name in NAMES:
         assert (tmp_path / "staging" / os.path.basename(name)).read_bytes() == hub.files[name]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_share import STALLED, Place, next_run, share_of
+from ansible_collections.onprem.llamacpp.plugins.module_utils._swarm_share import PATIENCE, STALLED, Place, next_run, share_of
 
 SHARERS = ["a", "b", "c", "d"]
 
 
-def place(number):
-    return Place(number, ["" if index == number else name for index, name in enumerate(SHARERS)])
+def place(number, others=""):
+    return Place(number, ["" if index == number else name for index, name in enumerate(SHARERS)], frozenset(others))
 
 
-def run(number=1, have=(), offered=(), connected="acd", age=60.0, idle=0.0, longest=2):
+def run(number=1, have=(), offered=(), connected="acd", age=60.0, idle=0.0, longest=2, others=""):
     """Of 16 pieces, four to a share."""
     return next_run(
-        place(number),
+        place(number, others),
         [piece in have for piece in range(16)],
         [int(piece in offered) for piece in range(16)],
         set(connected),
@@ -46,6 +46,9 @@ def test_shares_are_runs_that_leave_nothing_out():
         pytest.param({"have": range(4, 8), "connected": "ad", "offered": range(8, 12)}, [], id="unless another has it"),
         pytest.param({"have": range(4, 8), "idle": STALLED}, [3], id="when nobody brings anything, what is missing"),
         pytest.param({"have": range(16)}, [], id="nothing is missing"),
+        pytest.param({"age": 1.0, "others": "xy"}, [], id="those who may have all of it are waited for"),
+        pytest.param({"age": 1.0, "others": "xy", "connected": "x"}, [4, 5], id="until one is there"),
+        pytest.param({"age": PATIENCE, "others": "xy"}, [4, 5], id="but not for ever"),
     ],
 )
 def test_next_run(wish, wanted):

@@ -42,7 +42,8 @@ class Systemd:
             return self.start(argv)
         if argv[:2] == ["systemctl", "show"]:
             ended = self.process is None or self.process.poll() is not None
-            return 0, f"ActiveState={'inactive' if ended else 'active'}\nResult=signal\nExecMainStatus=9\n", ""
+            state = "inactive" if ended else "active"
+            return 0, f"{state}\n" if "--value" in argv else f"ActiveState={state}\nResult=signal\nExecMainStatus=9\n", ""
         if argv[:2] == ["systemctl", "stop"] and self.process:
             self.process.kill()
             self.process.wait()
@@ -242,6 +243,9 @@ def test_absent_stops_and_removes(host, hub, tmp_path):
     result = host(state="absent", files=[])
     assert (result["changed"], result["finished"]) == (True, True)
     assert host.systemd.process.poll() is not None
+    stopped = [argv[-1].rpartition("-")[0] for argv in host.systemd.argv if argv[:2] == ["systemctl", "stop"]]
+    # To this systemd a process is every unit that it is asked about.
+    assert stopped == ["llamacpp-swarm-fill", "llamacpp-fetch"]
     assert os.listdir(tmp_path / "models") == []
     assert host(state="absent", files=[])["changed"] is False
 

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _processes, _prune_store
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _model_store, _processes, _prune_store
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import PruneError
 from ansible_collections.onprem.llamacpp.plugins.modules import gguf_prune
 
@@ -30,7 +30,7 @@ class Host:
         self.base, self.root, self.config = base, base / "models", base / "instances"
         self.root.mkdir()
         self.asked: list[list[str]] = []
-        self.active = "inactive"
+        self.active = ""  # how the name of a unit begins that is active
         self.refuses = False
         self.published = 0
 
@@ -59,7 +59,7 @@ class Host:
         self.asked.append(argv)
         if argv[1] == "stop":
             return (1, "", "Job failed.") if self.refuses else (0, "", "")
-        return 0, f"{self.active}\n", ""
+        return 0, "active\n" if self.active and argv[-1].startswith(self.active) else "inactive\n", ""
 
     def prune(self, check_mode: bool = False, **params: Any) -> dict[str, Any]:
         known = {
@@ -183,6 +183,19 @@ def test_replacing_never_takes_what_another_instance_serves(host: Host, monkeypa
     assert len(host.quants()) == 4
 
 
+def test_a_model_that_peers_are_given_is_given_no_longer(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = str(host.root / "org--Repo-GGUF" / COMMIT / "OLD")
+    key = _model_store.key_of(old)
+    seed = {"pid": 7, "program": "python3", "unit": f"llamacpp-swarm-seed-{key}.service"}
+    monkeypatch.setattr(_processes, "holders", lambda folders, *_proc: {path: [seed] if path == old else [] for path in folders})
+    host.active = "llamacpp-swarm-seed-"
+    assert [entry["quant"] for entry in host.prune(check_mode=True)["removed"]] == ["OLD"]
+    assert host.asked == []
+    result = host.prune()
+    assert ([entry["quant"] for entry in result["removed"]], result["stopped"]) == (["OLD"], [])
+    assert [argv[-1] for argv in host.asked if argv[1] == "stop"] == [seed["unit"]]
+
+
 @pytest.mark.parametrize("refuses", [False, True], ids=["stops", "does not stop"])
 def test_the_server_that_reads_a_replaced_model_is_stopped_first(host: Host, monkeypatch: pytest.MonkeyPatch, refuses: bool) -> None:
     room(monkeypatch, host, 0)
@@ -204,10 +217,11 @@ def test_the_server_that_reads_a_replaced_model_is_stopped_first(host: Host, mon
 @pytest.mark.parametrize(
     ("days", "active", "name", "gone"),
     [
-        pytest.param(8, "inactive", "Q2_K", True, id="given up"),
-        pytest.param(6, "inactive", "Q2_K", False, id="of last week"),
-        pytest.param(8, "active", "Q2_K", False, id="under way"),
-        pytest.param(8, "inactive", "not a quant", False, id="not ours"),
+        pytest.param(8, "", "Q2_K", True, id="given up"),
+        pytest.param(6, "", "Q2_K", False, id="of last week"),
+        pytest.param(8, "llamacpp-fetch-", "Q2_K", False, id="under way"),
+        pytest.param(8, "llamacpp-swarm-fill-", "Q2_K", False, id="filled by peers"),
+        pytest.param(8, "", "not a quant", False, id="not ours"),
     ],
 )
 def test_transfers_that_were_given_up_go(host: Host, days: int, active: str, name: str, gone: bool) -> None:

@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm_unit
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _swarm_unit, _units
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model
 from ansible_collections.onprem.llamacpp.plugins.module_utils._program import PACKAGE
 
@@ -33,7 +33,7 @@ class Host:
 
 @pytest.fixture
 def swarm(tmp_path, monkeypatch):
-    monkeypatch.setattr(_swarm_unit, "RUNTIME", str(tmp_path / "run"))
+    monkeypatch.setattr(_units, "SWARM_RUNTIME", str(tmp_path / "run"))
 
     def make(host, **params):
         known = {"number": 1, "sharers": ["192.0.2.1", ""], "peers": ["192.0.2.1"], "port": 6881, "upload_limit": 0, "mirror": "http://m"}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import time
 
 import pytest
 
@@ -25,6 +26,7 @@ def params(identity=NEW, **changes):
         "model_path": "/var/lib/llamacpp/models/o--r/1/Q",
         "request": {"prompt": "?"},
         "plan": {"quant": "Q"},
+        "api_keys": [],
         **changes,
     }
 
@@ -39,6 +41,7 @@ def quiet_host(monkeypatch):
     """A unit that is active and a server that is healthy."""
     monkeypatch.setattr(_instance, "active_state", lambda _name: "active")
     monkeypatch.setattr(_instance, "health", lambda *_arguments: "ok")
+    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic())
 
 
 def tree(root: str) -> dict[str, str]:
@@ -151,6 +154,37 @@ def test_reason_for_a_switch(instance, monkeypatch, journal, active, health, rea
     monkeypatch.setattr(_instance, "health", lambda *_arguments: health)
     result = llama_deployment.apply(params(), False, instance)
     assert reason in result["reason"] and result["switch_needed"] is bool(reason)
+
+
+def test_given_keys_take_the_place_of_others_and_need_a_restart(instance):
+    llama_deployment.apply(params(), False, instance)
+    serve(instance, NEW)
+    assert llama_deployment.apply(params(), False, instance)["switch_needed"] is False
+    given = params(api_keys=["given-key-0123456789", "the-one-before-it-01"])
+    for check_mode in (True, False):
+        result = llama_deployment.apply(given, check_mode, instance)
+        assert (result["switch_needed"], result["restart_needed"]) == (True, True)
+        assert result["reason"] == "its API keys have been changed since it was started"
+        assert "given-key" not in json.dumps(result)
+    assert pathlib.Path(instance.api_keys).read_text() == "given-key-0123456789\nthe-one-before-it-01\n"
+
+
+def test_keys_that_are_newer_than_the_server_need_a_restart(instance, monkeypatch):
+    llama_deployment.apply(params(), False, instance)
+    serve(instance, NEW)
+    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic() - 60)
+    result = llama_deployment.apply(params(), False, instance)
+    assert (result["changed"], result["restart_needed"]) == (False, True)
+    os.utime(instance.api_keys, (time.time() - 120, time.time() - 120))
+    assert llama_deployment.apply(params(), False, instance)["switch_needed"] is False
+
+
+def test_keys_do_not_matter_to_a_server_that_was_not_asked_for_them(instance, monkeypatch):
+    open_door = params(document={"id": NEW, "host": "127.0.0.1", "port": 8080, "api_key_required": False})
+    llama_deployment.apply(open_door, False, instance)
+    serve(instance, NEW)
+    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic() - 60)
+    assert llama_deployment.apply(open_door, False, instance)["switch_needed"] is False
 
 
 def test_info_tells_what_is_served(instance):

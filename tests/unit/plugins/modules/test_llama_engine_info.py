@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,14 @@ def test_programs_and_libraries_of_packages(tmp_path, monkeypatch):
     found = package_files(["llama.cpp-tools"], lambda path: f"sha256 of {path}")
     assert found == {str(path): f"sha256 of {path}" for path in (backend, other, server)}
     assert package_files([], str) == {}
+
+
+def test_the_files_of_a_release(run_module, tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib").mkdir()
+    write_server(tmp_path / "bin", "exit 1\n")
+    (tmp_path / "lib/libllama.so").symlink_to("libllama.so.0")
+    (tmp_path / "build.json").write_text("{}")
+    _status, result = run_module("llama_engine_info", path=str(tmp_path / "bin"), release=str(tmp_path))
+    digest = hashlib.sha256((tmp_path / "bin/llama-server").read_bytes()).hexdigest()
+    assert result["contents"] == {"bin/llama-server": digest, "lib/libllama.so": "-> libllama.so.0"}

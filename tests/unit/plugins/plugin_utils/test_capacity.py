@@ -76,7 +76,7 @@ def test_who_holds_a_device_is_named():
         {"pid": 1, "name": "llama-server", "bytes": 1, "ours": True},
     ]
     found = capacity(facts(card(16, foreign=14 * 10**9, processes=held)), SETTINGS)
-    assert found.notes == ["CUDA0: 14.0 GB of 17.2 GB are held by other programs: python3 (PID 4242) 14.0 GB"]
+    assert found.notes == ["CUDA0: 14.0 GB of 17.2 GB are held by other programs: python3 (PID 4242) 14.0 GB; to have it back: kill 4242"]
 
 
 def test_a_device_without_a_driver_is_planned_by_its_address():

@@ -14,6 +14,7 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _cuda, _cud
 
 ROOT = Path(__file__).resolve().parents[4]
 VARS = ROOT / "roles/cuda_toolkit/vars/main"
+DRIVER = ROOT / "roles/nvidia_driver/vars/main"
 REQUEST = {
     "platform": "debian-12",
     "family": "debian",
@@ -74,10 +75,18 @@ def test_a_refusal_has_no_place():
 
 
 def test_every_platform_fills_the_same_keys_with_known_versions():
-    platforms = yaml.safe_load((VARS / "platforms.yml").read_text())["_cuda_toolkit_platforms"]
-    assert {frozenset(platform) for platform in platforms.values()} == {frozenset(("compilers", "folder", "key", "nvidia", "distribution"))}
+    known = yaml.safe_load((VARS / "platforms.yml").read_text())
+    platforms = known["_cuda_toolkit_platforms"]
+    assert {frozenset(platform) for platform in platforms.values()} == {frozenset(("compilers", "folder", "nvidia", "distribution"))}
+    assert {platform["folder"] for platform in platforms.values()} - {""} == set(known["_cuda_toolkit_keys"])
     offered = {version for platform in platforms.values() for version in platform["nvidia"] + platform["distribution"]}
     assert offered <= set(_cuda.TOOLKITS)
+
+
+def test_keys_are_those_of_the_driver():
+    drivers = [next(iter(yaml.safe_load(path.read_text()).values())) for path in DRIVER.glob("*_*.yml")]
+    keys = yaml.safe_load((VARS / "platforms.yml").read_text())["_cuda_toolkit_keys"]
+    assert {entry["repository"]: entry["key"] for entry in drivers} == keys
 
 
 def test_wheels_are_pinned_for_both_architectures():

@@ -62,6 +62,14 @@ def describe(**changes):
     return _deployment.describe(**copy.deepcopy(wish))
 
 
+def test_measuring_changes_no_question_of_the_gate():
+    estimate = {"low": 2.0, "high": 6.0, "basis": "bandwidth"}
+    before = describe(plan={"expected": {"tokens_per_second": 3.5, **estimate}})
+    after = describe(plan={"expected": {"tokens_per_second": 4.2, "low": 4.2, "high": 4.2, "basis": "benchmark", "estimate": estimate}})
+    assert after["request"] == before["request"]
+    assert after["request"]["speed"]["expected"] == 2.0
+
+
 def test_id_is_twelve_hex_digits_and_stays_the_same():
     # A changed figure here means that every server restarts with the next run.
     assert describe()["id"] == "7a7e9e1416ff"

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver, _driver_boot
 
 ROOT = Path(__file__).resolve().parents[4]
 VARS = ROOT / "roles/nvidia_driver/vars/main"
@@ -177,6 +178,33 @@ def test_el9_has_streams_and_el10_has_none() -> None:
 def test_nvswitches_need_the_fabric_manager() -> None:
     plan = decide(host([T4], nvswitches=4))
     assert plan["fabric_manager"] and plan["packages"][-1].startswith("nvidia-fabricmanager")
+
+
+MIG = {**SERVED, "uuid": "MIG-1", "name": "NVIDIA A100 MIG 3g.40gb", "compute_capability": "8.0", "mig_parent": "GPU-1"}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "wish", "loaded", "services"),
+    [
+        pytest.param(host([T4]), {}, ["nvidia", "nvidia-uvm"], ["nvidia-persistenced.service"], id="GPU"),
+        pytest.param(host([MIG]), {"branch": "590", "upgrade": True}, ["nvidia", "nvidia-uvm"], ["nvidia-persistenced.service"], id="MIG"),
+        pytest.param(
+            host([T4], nvswitches=6),
+            {},
+            ["nvidia", "nvidia-uvm"],
+            ["nvidia-persistenced.service", "nvidia-fabricmanager.service"],
+            id="NVSwitch",
+        ),
+        pytest.param(host([]), {}, [], [], id="none"),
+    ],
+)
+def test_modules_and_device_nodes_at_boot(hardware: dict[str, Any], wish: dict[str, Any], loaded: list[str], services: list[str]) -> None:
+    """Modules are loaded before services, and the services that make device nodes run before a server does."""
+    made = _driver_boot.files(decide(hardware, **wish), "580.95.05")
+    assert [line for line in made.get(_driver_boot.LOAD, "").splitlines() if not line.startswith("#")] == loaded
+    order = made.get(_driver_boot.ORDER, "")
+    assert re.findall(r"nvidia-\w+\.service", order.partition("After=")[2]) == services
+    assert ("systemd-modules-load.service" in order) is bool(loaded)
 
 
 @pytest.mark.parametrize(

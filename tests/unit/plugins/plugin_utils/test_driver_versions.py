@@ -72,6 +72,13 @@ def test_version(available: dict[str, list[str]], plan: dict[str, Any], version:
             id="held package",
         ),
         pytest.param(
+            BOTH,
+            {"cuda": {"version": "580.95.05-1", "whole": True, "held": True}},
+            {"manager": "dnf"},
+            "release it (dnf versionlock delete cuda)",
+            id="held package, dnf",
+        ),
+        pytest.param(
             {**BOTH, "linux-headers-6.1": []}, {}, {}, "The headers linux-headers-6.1 are missing", id="no headers for the kernel"
         ),
     ],
@@ -107,9 +114,10 @@ def test_undo() -> None:
         "broken": {"version": "1", "whole": False, "held": False},
         "new": {"version": "1", **whole},
     }
-    assert _driver_versions.undo(before, after) == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    assert _driver_versions.undo(before, after, "apt") == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    assert _driver_versions.undo(before, after, "dnf")["reinstall"] == ["broken-1", "upgraded-1"]
     half = {"left": {"version": "1", "whole": False, "held": False}}
-    assert _driver_versions.undo(half, half) == {"purge": ["left"], "reinstall": []}
+    assert _driver_versions.undo(half, half, "apt") == {"purge": ["left"], "reinstall": []}
 
 
 def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
@@ -148,6 +156,12 @@ LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /
             "nv.c:1: error: x. Take another nvidia_driver_branch, nvidia_driver_modules proprietary, or a kernel",
             id="does not compile",
         ),
+        pytest.param(
+            "Failed to validate GPG signature for dkms-3:99-1.noarch: Public key for dkms-99-1.noarch.rpm is not installed",
+            {"diagnosis": {"cause": "headers", "sentence": "The headers are missing."}},
+            "confirms: Failed to validate GPG signature for dkms-3:99-1.noarch",
+            id="signed with another key",
+        ),
         pytest.param("x\nE: No space left", {"diagnosis": {"cause": "headers"}}, "E: No space left", id="headers are not the cause"),
         pytest.param("x\nE: Unable to correct problems", {"diagnosis": {"cause": "missing"}}, "E: Unable to correct", id="anything else"),
     ],
@@ -173,7 +187,11 @@ def test_package_managers() -> None:
         "b": {"version": "2", "whole": True, "held": True},
         "c": {"version": "3", "whole": False, "held": False},
     }
-    assert _driver_packages.parse_rpm("a 1:2-3\n", "a-1:2-3.*\n") == {"a": {"version": "1:2-3", "whole": True, "held": True}}
+    own = "# BEGIN onprem.llamacpp.nvidia_driver\nb-1:2-3.*\n# END onprem.llamacpp.nvidia_driver\n"
+    rpm = _driver_packages.parse_rpm("gpg-pubkey 0:1-2\na 1:2-3\nb 1:2-3\na-b 1:2-3\n", f"a-1:2-3.*\n{own}")
+    assert rpm["a"] == {"version": "1:2-3", "whole": True, "held": True}
+    assert sorted(rpm) == ["a", "a-b", "b"]
+    assert not rpm["b"]["held"] and not rpm["a-b"]["held"]
 
 
 @pytest.mark.parametrize(

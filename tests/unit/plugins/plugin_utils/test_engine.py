@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine, _engine_options
 
 GIB = 1024**3
 
@@ -33,7 +33,7 @@ WISH = {
     "archive": {},
     "cuda_architectures": [],
     "cmake_options": [],
-    "native": True,
+    "cpu": "native",
     "platform": "",
     "force": [],
     "jobs": 0,
@@ -86,7 +86,7 @@ def test_build_id_does_not_hang_on(wish, hardware):
         pytest.param({"git_url": "https://example.com/fork"}, {}, id="repository"),
         pytest.param({"commit": "0123456"}, {}, id="commit"),
         pytest.param({"cmake_options": ["-DGGML_LTO=ON"]}, {}, id="cmake-options"),
-        pytest.param({"native": False}, {}, id="native"),
+        pytest.param({"cpu": "baseline"}, {}, id="processors"),
         pytest.param({"platform": "debian-11"}, {}, id="wanted-platform"),
         pytest.param({}, {"platform": "debian-13"}, id="own-platform"),
         pytest.param({}, {"cpu": {"cores": 8, "flags": ["avx"]}}, id="flags-of-a-native-build"),
@@ -100,7 +100,7 @@ def test_build_id_hangs_on(wish, hardware):
 
 def test_flags_do_not_part_hosts_when_the_build_is_not_native():
     other = {"cpu": {"cores": 8, "flags": ["avx"]}}
-    assert describe({"native": False}, other)["build_id"] == describe({"native": False})["build_id"]
+    assert describe({"cpu": "baseline"}, other)["build_id"] == describe({"cpu": "baseline"})["build_id"]
 
 
 def test_an_archive_is_its_content_wherever_it_comes_from():
@@ -146,7 +146,10 @@ def test_cuda_architectures(wanted, devices, architectures, label):
         ),
         pytest.param({"backend": "rpc"}, ["-DGGML_RPC=ON", "-DGGML_RPC_RDMA=OFF"], ["-DGGML_RPC=OFF"], id="rpc"),
         pytest.param({"backend": "vulkan"}, ["-DGGML_VULKAN=ON", "-DGGML_RPC=OFF"], ["-DGGML_CUDA=ON"], id="vulkan"),
-        pytest.param({"native": False}, ["-DGGML_NATIVE=OFF"], ["-DGGML_NATIVE=ON"], id="not-native"),
+        pytest.param({"cpu": "baseline"}, ["-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON"], ["-DGGML_NATIVE=ON"], id="baseline"),
+        pytest.param(
+            {"cpu": "all"}, ["-DGGML_NATIVE=OFF", "-DGGML_BACKEND_DL=ON", "-DGGML_CPU_ALL_VARIANTS=ON"], ["-DGGML_AVX2=ON"], id="all"
+        ),
         pytest.param({"tag": "b12345"}, ["-DLLAMA_BUILD_NUMBER=12345"], [], id="number-from-tag"),
     ],
 )
@@ -180,7 +183,7 @@ def test_only_the_rpc_backend_has_the_rpc_program(backend, has):
     ],
 )
 def test_jobs(cores, memory, wanted, jobs):
-    assert _engine.build_jobs(cores, memory, wanted) == jobs
+    assert _engine_options.build_jobs(cores, memory, wanted) == jobs
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_jobs(cores, memory, wanted, jobs):
         pytest.param({"tag": "b11000"}, {}, "CVE-2026-107183", id="tag-below-floor"),
         pytest.param({"commit": "main"}, {}, "llama_engine_commit", id="commit"),
         pytest.param({"backend": "hip"}, {}, "llama_engine_backend", id="backend"),
-        pytest.param({"source": "release"}, {}, "llama_engine_source", id="source"),
+        pytest.param({"source": "wheel"}, {}, "llama_engine_source", id="source"),
         pytest.param({"force": ["all"]}, {}, "llama_engine_force", id="force"),
         pytest.param({"git_url": "llama.cpp"}, {}, "llama_engine_git_url", id="git-url"),
         pytest.param({"platform": "Debian 12"}, {}, "llama_engine_platform", id="platform"),
@@ -284,51 +287,35 @@ def test_floors_of_packages(number, backend, force, refused):
     assert bool(described["problems"]) is refused
 
 
-def peer(build_id="id", platform="debian-12", host_platform="debian-12", has=False):
-    return {"build_id": build_id, "platform": platform, "host_platform": host_platform, "release": {"path": "/x"} if has else {}}
+ARM = {"architecture": "aarch64"}
+
+
+def test_a_baseline_for_arm_names_no_instructions_of_x86():
+    assert "-DGGML_AVX2=ON" not in describe({"cpu": "baseline"}, ARM)["cmake_options"]
 
 
 @pytest.mark.parametrize(
-    ("peers", "host", "leader"),
+    ("cpu", "hardware", "words"),
     [
-        pytest.param({"a": peer()}, "a", "a", id="alone"),
-        pytest.param({"a": peer(), "b": peer()}, "a", "a", id="first-of-two"),
-        pytest.param({"a": peer(host_platform="debian-13"), "b": peer()}, "b", "a", id="only-the-right-platform-builds"),
-        pytest.param({"a": peer(), "b": peer(has=True, host_platform="debian-13")}, "b", "a", id="one-that-has-it-is-asked-first"),
-        pytest.param({"a": peer(host_platform="debian-13")}, "", "a", id="nobody-can"),
-        pytest.param({"a": peer("other"), "b": peer()}, "b", "b", id="other-builds-do-not-count"),
-        pytest.param({"a": peer(has=True)}, "a", "", id="nobody-lacks-it"),
-        pytest.param({"a": {}, "b": peer()}, "b", "b", id="unresolved-host"),
+        pytest.param("fast", {}, "none of native, baseline, all", id="unknown"),
+        pytest.param("baseline", {}, "lacks bmi2, f16c, sse4_2", id="processor-without-the-baseline"),
+        pytest.param("all", ARM, "g\\+\\+ 14", id="old-compiler-on-arm"),
     ],
 )
-def test_origin(peers, host, leader):
-    assert _engine.origin(peers, "id") == {"host": host, "leader": leader}
+def test_processors_that_a_build_is_not_for(cpu, hardware, words):
+    problems = describe({"cpu": cpu}, hardware)["problems"]
+    assert len(problems) == 1
+    assert re.search(words, problems[0])
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("cpu", "hardware"),
     [
-        pytest.param(
-            "[1/9] Building CXX object common/error.cpp.o\n\n-- Looking for x - not found\nlast",
-            ["[1/9] Building CXX object common/error.cpp.o", "-- Looking for x - not found", "last"],
-            id="no-error-line",
-        ),
-        pytest.param(
-            "[1/9] Building a\nFAILED: [code=1] a.o\na.cpp:3:1: error: no\n[2/9] Building b\nninja: build stopped",
-            ["FAILED: [code=1] a.o", "a.cpp:3:1: error: no"],
-            id="compiler-error",
-        ),
-        pytest.param(
-            "c++: fatal error: Killed signal terminated program cc1plus\n",
-            ["c++: fatal error: Killed signal terminated program cc1plus"],
-            id="killed",
-        ),
-        pytest.param("", [], id="empty"),
+        pytest.param("baseline", {"cpu": {"cores": 8, "flags": list(_engine_options.BASELINE)}}, id="baseline"),
+        pytest.param("baseline", ARM, id="baseline-on-arm"),
+        pytest.param("all", {}, id="all-on-any-x86"),
+        pytest.param("all", {**ARM, "platform": "debian-13"}, id="all-on-arm-with-a-new-compiler"),
     ],
 )
-def test_log_end(text, expected):
-    assert _engine.log_end(text) == expected
-
-
-def test_log_end_is_bounded():
-    assert _engine.log_end("\n".join(f"error {number}" for number in range(100)), 2) == ["error 98", "error 99"]
+def test_processors_that_a_build_is_for(cpu, hardware):
+    assert describe({"cpu": cpu}, hardware)["problems"] == []

@@ -121,6 +121,13 @@ def test_regimes(facts: dict[str, Any], quant: str, verdict: str, fit: str, expe
     assert bool(plan["placement"]["n_cpu_moe"]) is experts_on_cpu
 
 
+@pytest.mark.parametrize(("devices", "verdict"), [pytest.param(T4, "refuse", id="device"), pytest.param([], "accept", id="no device")])
+def test_a_toolkit_is_needed_where_devices_are_used(devices: list[dict[str, Any]], verdict: str) -> None:
+    plan = _planner.plan(host(540, devices), wish(cuda_problems=["No CUDA toolkit suits this build."]), K2)
+    assert plan["verdict"] == verdict
+    assert ("toolkit: No CUDA toolkit suits this build" in plan["reasons"]) is bool(devices)
+
+
 def test_streaming_maps_the_file_and_allocates_nothing_beside_it() -> None:
     placement = _planner.plan(host(101, T4), wish(), K2)["placement"]
     assert placement["load_mode"] == "mmap"

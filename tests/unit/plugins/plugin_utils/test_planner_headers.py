@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
 from test_planner import A100, K2, T4, device, host, listing, wish
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_text, _planner
 
 GIB = 2**30
 QUANT = "UD-Q2_K_XL"
@@ -165,14 +166,20 @@ def test_speed_is_a_range_by_bandwidths(shape_models, facts, low, high):
     assert expected["basis"] == "bandwidth"
 
 
-def test_a_benchmark_replaces_the_estimate(shape_models):
+def test_a_benchmark_takes_the_estimates_place_and_is_shown_beside_it(shape_models):
     facts = host(540, T4, instances=[{"name": "main", "benchmark": {"quant": QUANT, "commit": "a" * 40, "tokens_per_second": 4.2}}])
-    assert planned(shape_models["kimi-k2"], facts)["expected"] == {
+    estimate = planned(shape_models["kimi-k2"], host(540, T4))["expected"]
+    result = planned(shape_models["kimi-k2"], facts)
+    assert result["expected"] == {
         "tokens_per_second": 4.2,
         "low": 4.2,
         "high": 4.2,
         "basis": "benchmark",
+        "estimate": {"low": estimate["low"], "high": estimate["high"], "basis": "bandwidth"},
     }
+    said = re.sub(r"\s+", " ", " ".join(_plan_text.text(result)))
+    assert "4.2 tokens/s, measured on this host" in said
+    assert f"{estimate['low']:.1f} to {estimate['high']:.1f} tokens/s had been expected, estimated from memory bandwidths" in said
 
 
 def test_a_start_that_took_more_than_planned_is_told(shape_models):

@@ -19,6 +19,11 @@ def wish(**changes):
     return {**known, **changes}
 
 
+def test_a_site_may_be_a_number():
+    found = _sites.sources(wish(site=7, transport="mirror"), [{**PLANT, "llama_site": 7}])
+    assert (found["problem"], found["mirror"]["name"]) == ("", "mirror-1")
+
+
 def order(found):
     return [(item["transport"], item["url"]) for item in found["sources"]]
 

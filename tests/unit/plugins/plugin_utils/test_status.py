@@ -70,8 +70,15 @@ def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
     assert lines[0].split()[:3] == ["host", "instance", "state"]
     assert "gap" in lines[0] and "1.2s" in lines[1]
     assert lines[1].split()[:7] == ["a", "main", "ok", "kimi", "UD-Q2_K_XL", "b1", "5.25"]
-    assert "10.0/10.5 GB" in lines[1] and "1d1h" in lines[1]
+    assert "10.0/10.5 GB" in lines[1] and "1d1h" in lines[1] and "2026-01-01 00:00" in lines[1]
     assert lines[4:] == ["a small: its unit is failed", "c: it cannot be reached"]
+
+
+def test_benchmark_stands_beside_what_the_gate_found():
+    made = _status.document({"a": {"main": told(benchmark={"tokens_per_second": 6.5})}}, {})
+    assert made["hosts"]["a"]["instances"]["main"]["benchmark"] == 6.5
+    heading, row = _status.text(made)
+    assert row[heading.index("benchmark") :].split()[0] == "6.5"
 
 
 DURATIONS = {0: "-", 59: "0m59s", 3600: "1h0m", 90061: "1d1h"}

@@ -89,5 +89,5 @@ def test_too_little_room_is_told_before_anything_is_installed(role: Any, tmp_pat
     host["recorded"]["disks"] = [{"path": "/", "mount": "/", "free": 3 * 10**9}]
     status, told = role({"a": host}, llama_engine_root=str(tmp_path / "engine"))
     assert status == 2
-    assert re.search(r"Building b11549-cuda-90-\S+ needs 6.0 GB at \S+/build, but the filesystem / has 3.0 GB free", told)
+    assert re.search(r"Building b11549-cuda-90-\S+ on a needs 6.0 GB at \S+/build, but the filesystem / has 3.0 GB free", told)
     assert not (tmp_path / "engine").exists()

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from switch_host import NEW, devices, evidence, files, questions
+from switch_host import NEW, devices, evidence, files, front, outside, questions
 from switch_host import gate as gates
 
 
@@ -210,3 +210,32 @@ def test_sick_device_undoes_the_switch(host, monkeypatch):
     monkeypatch.setattr(devices, "ask_health", lambda _uuids: {GPU: FINE})
     monkeypatch.setattr(devices, "ask_xids", lambda _since: ["Xid 48 on 0000:1e:00, double bit error"])
     assert "the driver reports Xid 48" in host.run(NEW)["reason"]
+
+
+URL = "https://one:8443"
+SEEN = {
+    # what the front answers, whether it is drained, why the deployment goes back, and where clients can reach it
+    "well": ((200, 401, []), False, "", URL),
+    "out of service": ((503, 401, []), True, "", URL),
+    "down": ((0, 0, []), False, "", "loopback"),
+    "astray": ((503, 401, []), False, "the front does not reach the server", ""),
+    "open": ((200, 200, []), False, "a request without a key with 200 instead of 401", ""),
+    "other name": ((200, 401, ["is for other names"]), False, "", URL),
+}
+
+
+@pytest.mark.parametrize(("seen", "drained", "reason", "reachable"), SEEN.values(), ids=SEEN)
+def test_front_is_asked_through_its_address(host, monkeypatch, seen, drained, reason, reachable):
+    host.deploy(NEW, front={"url": URL, "ca": "/ca.pem"})
+    files.write_text(host.layout.front / "upstream.conf", f"server 127.0.0.1:{host.port};\n")
+    if drained:
+        front.Front(host.layout).drain()
+    asked = []
+    monkeypatch.setattr(outside, "look", lambda *arguments: asked.append(arguments) or outside.Seen(*seen))
+    journal = host.run(NEW)
+    assert asked == [(URL, "/ca.pem")]
+    assert (journal["state"] == "committed") is not bool(reason) and reason in journal["reason"]
+    if not reason:
+        gate = host.record(NEW, "gate.json")
+        assert gate["reachable"] == reachable
+        assert bool(gate["warnings"]) is (reachable == "loopback" or bool(seen[2]))

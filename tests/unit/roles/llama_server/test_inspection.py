@@ -9,7 +9,7 @@ import hashlib
 import json
 
 import pytest
-from switch_host import OLD, inspection
+from switch_host import OLD, files, front, inspection, outside
 
 
 @pytest.fixture(name="deployed")
@@ -58,3 +58,34 @@ def test_drift_of_the_process(deployed, behaviour, said):
     deployed.systemd.server.behaviour = behaviour
     drift = inspection.inspect(deployed.layout, deployed.systemd)["drift"]
     assert len(drift) == 1 and drift[0].startswith(said)
+
+
+FRONTS = {
+    "well": (outside.Seen(200, 401, []), False, []),
+    "drained": (outside.Seen(503, 401, []), True, ["it is out of service: its front is drained"]),
+    "down": (outside.Seen(0, 0, []), False, ["the front does not answer at https://one:8443"]),
+    "astray": (outside.Seen(503, 401, []), False, ["the front does not reach the server at https://one:8443"]),
+    "soon expired": (outside.Seen(200, 401, ["the certificate expires in 3 days"]), False, ["the certificate expires in 3 days"]),
+    "expired": (files.SwitchError("the certificate has expired"), False, ["the certificate has expired"]),
+}
+
+
+@pytest.mark.parametrize(("seen", "drained", "said"), FRONTS.values(), ids=FRONTS)
+def test_drift_of_the_front(serving, monkeypatch, seen, drained, said):
+    request = serving.layout.request(OLD)
+    files.write_json(serving.layout.recorded / OLD / "request.json", {**request, "front": {"url": "https://one:8443", "ca": ""}})
+    files.write_text(serving.layout.front / "upstream.conf", f"server 127.0.0.1:{serving.port};\n")
+    if drained:
+        front.Front(serving.layout).drain()
+
+    def look(*_arguments):
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    monkeypatch.setattr(outside, "look", look)
+    assert inspection.front_problems(serving.layout, OLD) == said
+
+
+def test_instance_without_a_front_has_none_to_complain_of(serving):
+    assert inspection.front_problems(serving.layout, OLD) == []

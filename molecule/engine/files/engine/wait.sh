@@ -1,0 +1,1 @@
+while [ -e /srv/wait ]; do sleep 1; done

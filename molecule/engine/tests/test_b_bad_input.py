@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is told of builds that cannot be made, and that nothing half done is left where releases are."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import plays
+import pytest
+from conftest import BUILD, CONVERGE, INVENTORY, RELEASES, newest, releases, variables
+
+ARCHIVE = {"url": "file:///srv/engine.tar.gz", "folder": "llama.cpp"}
+
+
+def refused(run: plays.Run, *words: str) -> None:
+    assert run.status != 0, run.output[-3000:]
+    for word in words:
+        assert word in run.text, run.output[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        pytest.param(
+            {"llama_engine_tag": "b11999"},
+            ["b11999 could not be cloned from file:///srv/engine.git", "has this tag"],
+            id="tag-that-is-not-there",
+        ),
+        pytest.param(
+            {"llama_engine_commit": "0123456789abcdef"},
+            ["but llama_engine_commit is 0123456789abcdef", "tag was moved"],
+            id="another-commit",
+        ),
+        pytest.param(
+            {"llama_engine_source": "archive", "llama_engine_archive": {**ARCHIVE, "sha256": "ab" * 32}},
+            ["has the sha256", "abababab", "correct the checksum"],
+            id="another-checksum",
+        ),
+        pytest.param(
+            {"llama_engine_git_url": "http://10.87.0.1:9/llama.cpp"},
+            ["could not be cloned from http://10.87.0.1:9", "can reach it"],
+            id="no-way-out",
+        ),
+        pytest.param(
+            {"llama_engine_cmake_options": ["-DCMAKE_CXX_FLAGS=-B/srv/killed"]},
+            ["A compiler ran out of memory", "llama_engine_jobs", "build.log"],
+            id="out-of-memory",
+        ),
+    ],
+)
+def test_a_build_that_fails(play: Any, taker: Any, builder: Any, values: dict[str, Any], words: list[str]) -> None:
+    before = releases(taker), releases(builder)
+    refused(play(llama_engine_keep=9, **values), *words)
+    assert (releases(taker), releases(builder)) == before
+
+
+def test_no_room_is_told_before_anything_is_done(play: Any, builder: Any) -> None:
+    """In check mode too."""
+    for arguments in (("--check",), ()):
+        run = play(*arguments, llama_engine_tag="b11550", llama_engine_cpu="all", llama_engine_build_path="/srv/small/build")
+        refused(run, "on builder needs 2.0 GB at /srv/small/build", "has 0.1 GB free")
+    assert builder.check_output("ls /srv/small") == ""
+
+
+def test_no_host_of_the_platform(play: Any) -> None:
+    refused(play(llama_engine_platform="ubuntu-22.04"), "none is a ubuntu-22.04", "llama_builders")
+
+
+def test_an_artifact_that_was_changed_is_not_unpacked(play: Any, taker: Any) -> None:
+    """Whoever changes it, by accident or not, has to change its checksum too."""
+    wish = {"llama_engine_tag": "b11550", "llama_engine_keep": 9}
+    artifact = newest("b11550", "native")
+    name = artifact.name.removesuffix(".tar.gz")
+    whole = artifact.read_bytes()
+    taker.check_output(f"rm -rf {RELEASES}/{name}")
+    artifact.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        sums = [hashlib.sha256(content).hexdigest() for content in (artifact.read_bytes(), whole)]
+        refused(play(**wish), f"has the sha256 {sums[0]}", sums[1], "Remove it and run again")
+        assert name not in releases(taker)
+    finally:
+        artifact.write_bytes(whole)
+    assert play(**wish).status == 0
+    assert name in releases(taker)
+
+
+def wait_until(what: Callable[[], bool], seconds: float = 90) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(1)
+
+
+def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: Any, taker: Any, builder: Any) -> None:
+    before = releases(taker), releases(builder)
+    builder.check_output("touch /srv/wait")
+    wish = {"llama_engine_cmake_options": ["-DINTERRUPTED=ON"], "llama_engine_keep": 9}
+    run = plays.start_playbook(INVENTORY, "--limit", "taker", *variables(**wish), playbook=CONVERGE)
+    try:
+        wait_until(lambda: builder.run(f"grep -q '\\[1/' {BUILD}/*/build.log").rc == 0 or builder.run("pgrep -f srv/wait").rc == 0)
+    finally:
+        run.kill()
+        run.wait()
+    assert (releases(taker), releases(builder)) == before
+    pid = builder.check_output(f"cat {BUILD}/b11549-*/build.pid")
+    assert builder.run(f"test -d /proc/{pid}").rc == 0, "the build should outlive its run"
+    again = plays.start_playbook(INVENTORY, "--limit", "taker", *variables(**wish), playbook=CONVERGE)
+    try:
+        wait_until(lambda: builder.run(f"test -d /proc/{pid}").rc != 0)
+    finally:
+        builder.check_output("rm /srv/wait")
+        output, _none = again.communicate(timeout=300)
+    assert again.returncode == 0, output[-3000:]
+    assert len(releases(taker)) == len(before[0]) + 1
+    assert not [name for name in releases(builder) if name.startswith(".")]

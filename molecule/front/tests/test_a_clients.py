@@ -1,0 +1,179 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clients as they come: those that may, those that may not, and those that mean no good."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import socket
+import ssl
+import time
+from typing import Any
+
+import openai
+import pytest
+from conftest import ADDRESS, GIVEN, MODEL, PORT, URL, question
+
+CHAT = "/v1/chat/completions"
+JSON = ("-H", "Content-Type: application/json", "-d")
+TOOL = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+
+
+@pytest.fixture(name="key")
+def fixture_key(front: Any) -> str:
+    return str(front.keys("chat")[0])
+
+
+def test_openai_client_talks_and_streams(front: Any, key: str) -> None:
+    client = front.client(key)
+    assert [model.id for model in client.models.list()] == [MODEL]
+    whole = client.chat.completions.create(**question(16))
+    assert whole.choices[0].message.content and whole.usage.completion_tokens == 16
+    started, times = time.monotonic(), []
+    for part in client.chat.completions.create(**question(64), stream=True):
+        assert part.object == "chat.completion.chunk"
+        times.append(time.monotonic() - started)
+    # Nothing on the way collects an answer: its first word comes long before its last.
+    assert len(times) > 30 and times[1] < 0.7 * times[-1]
+
+
+def test_tools_are_passed_on(front: Any, key: str) -> None:
+    answer = front.client(key).chat.completions.create(**question(8), tools=[TOOL])
+    assert answer.choices[0].finish_reason in ("length", "stop", "tool_calls")
+
+
+def test_cancelled_answer_leaves_the_engine_idle(front: Any, key: str) -> None:
+    stream = front.client(key).chat.completions.create(**question(1500), stream=True)
+    for number, _part in enumerate(stream):
+        if number == 5:
+            break
+    stream.close()
+    wait_for(lambda: processing(front) == 0)
+
+
+def processing(front: Any) -> int:
+    """Requests that the engine works on, from the metrics bind of the host."""
+    text = front.server.check_output("curl -s http://127.0.0.1:9464/metrics")
+    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("llamacpp:requests_processing "))
+
+
+def wait_for(condition: Any, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that in time"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", CHAT, "/metrics", "/slots", "/props", "/", "/nothing", "//health", "/health/"])
+def test_nothing_but_health_is_open(front: Any, path: str) -> None:
+    assert front.curl("/health") == (200, '{"status":"ok"}')
+    status, body = front.curl(path)
+    assert (status, json.loads(body)["error"]["type"]) in ((401, "authentication_error"), (404, "not_found_error"))
+    assert status == 401 or "health" in path
+
+
+def test_wrong_keys_are_refused(front: Any, key: str, server: Any) -> None:
+    engine_key = server.file("/etc/llamacpp/instances/main/api-keys").content_string.strip()
+    for wrong in ("wrong", key.upper(), key + "x", key[:-1], engine_key):
+        assert front.curl("/v1/models", key=wrong)[0] == 401
+    with pytest.raises(openai.AuthenticationError):
+        front.client("wrong").models.list()
+
+
+def test_clients_of_other_apis_send_their_key_otherwise(front: Any, key: str) -> None:
+    assert front.curl("/v1/models", "-H", f"X-Api-Key: {key}")[0] == 200
+    assert front.curl("/v1/models", key=GIVEN)[0] == 200
+
+
+@pytest.mark.parametrize("name", ["api_key", "key", "access_token", "API-KEY", "a=b&token"])
+def test_key_in_a_url_is_refused_and_not_logged(front: Any, key: str, server: Any, name: str) -> None:
+    for header in ("", key):
+        status, body = front.curl(f"/v1/models?{name}={key}", key=header)
+        assert status == 400 and "does not belong into the URL" in body
+    assert key not in server.check_output("cat /var/log/nginx/*.log")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/slots", "/props", "/metrics", "/v1/../slots", "/v1/models/../../props", "/v1/%2e%2e/slots", "/v1/models/..%2f..%2fslots",
+        "//v1/models", "/v1//models", "/v1/models/", "/v1/models%00", "/V1/models", "/v1/models;/slots", "/%76%31/models", "/cors-proxy",
+    ],
+)  # fmt: skip
+def test_only_what_is_meant_passes(front: Any, key: str, path: str) -> None:
+    assert front.curl(path, key=key)[0] in (400, 404)
+
+
+def test_other_methods_do_not_pass(front: Any, key: str) -> None:
+    for method in ("POST", "DELETE", "PUT", "OPTIONS", "TRACE"):
+        assert front.curl("/v1/models", "-X", method, key=key)[0] in (404, 405)
+
+
+def test_engine_and_metrics_are_not_reached_from_outside(server: Any) -> None:
+    for port in (8080, 9464):
+        with pytest.raises(OSError, match=r"refused|timed out"):
+            socket.create_connection((ADDRESS, port), timeout=2).close()
+    assert server.run("curl -sf http://127.0.0.1:8080/metrics").rc != 0
+    assert "llamacpp:requests_processing" in server.check_output("curl -sf http://127.0.0.1:9464/metrics")
+
+
+def test_firewall_lets_in_who_is_named(server: Any) -> None:
+    import testinfra  # noqa: PLC0415
+    from conftest import INVENTORY  # noqa: PLC0415
+
+    mirror = testinfra.get_host("ansible://mirror", ansible_inventory=INVENTORY)
+    assert mirror.run(f"timeout 3 bash -c '</dev/tcp/{ADDRESS}/{PORT}'").rc != 0
+    assert mirror.run(f"timeout 3 bash -c '</dev/tcp/{ADDRESS}/22'").rc == 0
+
+
+def test_oversized_request_is_rejected(front: Any, key: str, tmp_path: Any) -> None:
+    body = tmp_path / "body"
+    body.write_text(json.dumps({"prompt": "x" * 1_100_000}))
+    assert front.curl("/v1/completions", *JSON, f"@{body}", key=key)[0] == 413
+
+
+def connect(front: Any) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=str(front.authority))
+    return context.wrap_socket(socket.create_connection((ADDRESS, PORT), timeout=20), server_hostname=ADDRESS)
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_slow_client_is_let_go(front: Any, key: str, part: str) -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    started = time.monotonic()
+    with connect(front) as slow:
+        slow.sendall(head.encode() if part == "head" else (head + "Content-Length: 1000\r\n\r\n{").encode())
+        try:
+            answer = slow.recv(100)
+        except ConnectionResetError:
+            answer = b""
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
+    assert 4 < time.monotonic() - started < 15
+
+
+def memory(server: Any) -> int:
+    """Resident bytes of nginx and the engine."""
+    text = server.check_output("ps -C nginx,llama-server -o rss=")
+    return 1024 * sum(int(word) for word in text.split())
+
+
+def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
+    def stream(_number: int) -> int:
+        client = front.client(key, timeout=240)
+        return sum(1 for _part in client.chat.completions.create(**question(12), stream=True))
+
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        first = list(pool.map(stream, range(64)))
+        before = memory(server)
+        second = list(pool.map(stream, range(64)))
+    grown = memory(server) - before
+    print(f"64 streams twice, memory of nginx and engine {before / 1e6:.0f} MB, then {grown / 1e6:+.1f} MB")
+    assert min(first + second) >= 12
+    assert grown < 0.05 * before
+    statuses = server.check_output("cut -d'\"' -f3 /var/log/nginx/llamacpp-main.log | cut -d' ' -f2 | sort -u").split()
+    assert not [status for status in statuses if status.startswith("5")], f"{URL} has answered {statuses}"

@@ -1,0 +1,182 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys change while clients ask, a host goes out of service while answers run, and nothing tells a key.
+
+The tests follow one another: each begins with what the one before has left.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+import time
+from typing import Any, Optional
+
+import openai
+import pytest
+from conftest import GIVEN, INVENTORY, question
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+KEYS = "playbooks/keys.yml"
+
+
+class Asking(threading.Thread):
+    """A client that asks on and on; what it was answered that was no answer."""
+
+    def __init__(self, front: Any, key: str) -> None:
+        super().__init__(daemon=True)
+        self.front, self.key, self.answers, self.failures, self.over = front, key, 0, [], False
+
+    def run(self) -> None:
+        while not self.over:
+            try:
+                self.front.client(self.key).chat.completions.create(**question(4))
+                self.answers += 1
+            except openai.OpenAIError as error:
+                self.failures.append(repr(error))
+
+    def __enter__(self) -> Asking:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.over = True
+        self.join(60)
+
+
+class Story(threading.Thread):
+    """A long answer that is being streamed."""
+
+    def __init__(self, front: Any, key: str, tokens: int) -> None:
+        super().__init__(daemon=True)
+        self.parts, self.failure = 0, ""
+        self.begun = threading.Event()
+        self.stream = front.client(key).chat.completions.create(**question(tokens), stream=True)
+        self.start()
+
+    def run(self) -> None:
+        try:
+            for _part in self.stream:
+                self.parts += 1
+                self.begun.set()
+        except openai.OpenAIError as error:
+            self.failure = repr(error)
+
+
+def lists(front: Any, key: str) -> Optional[int]:
+    """The status of a small request with a key."""
+    status: int = front.curl("/v1/models", key=key)[0]
+    return status
+
+
+def test_key_changes_without_a_failed_request(front: Any, play: Any) -> None:
+    (old,), (other,) = front.keys("chat"), front.keys("search")
+    story = Story(front, old, 1200)
+    with Asking(front, old) as asking, Asking(front, other) as another:
+        assert play("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS).status == 0
+        new, still = front.keys("chat")
+        assert still == old and lists(front, old) == lists(front, new) == 200
+        again = play("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS)
+        assert (again.stats["one"]["changed"], front.keys("chat")) == (0, [new, old])
+        asking.key = new
+        time.sleep(1)  # the last request with the old key is answered
+        assert play("-e", '{"llama_server_front_retire": ["chat"]}', playbook=KEYS).status == 0
+        assert (lists(front, old), lists(front, new), lists(front, other)) == (401, 200, 200)
+    print(f"{asking.answers} and {another.answers} answers while the key changed")
+    assert asking.answers > 0 and another.answers > 0
+    assert asking.failures == another.failures == []
+    story.join(60)
+    assert not story.failure and story.parts > 600  # it was streamed across both reloads
+
+
+def test_one_client_is_refused_and_nobody_else(front: Any, play: Any, server: Any) -> None:
+    search = front.keys("search")[0]
+    process = server.check_output("systemctl show -p MainPID,NRestarts llamacpp@main")
+    left = json.dumps({"llama_server_front_keys": [{"name": "chat"}, {"name": "batch", "key": GIVEN}]})
+    assert play("-e", left, playbook=KEYS).status == 0
+    assert (lists(front, search), lists(front, GIVEN)) == (401, 200)
+    assert play(playbook=KEYS).status == 0
+    assert front.keys("search")[0] != search
+    assert server.check_output("systemctl show -p MainPID,NRestarts llamacpp@main") == process
+
+
+def test_host_goes_out_of_service_and_answers_under_way_finish(front: Any, play: Any) -> None:
+    key = front.keys("chat")[0]
+    story = Story(front, key, 1200)
+    assert story.begun.wait(30)
+    run = play("-e", "llama_server_drain_seconds=60", playbook="playbooks/drain.yml")
+    assert run.status == 0 and run.stats["one"]["changed"] == 1, run.output[-2000:]
+    assert not story.failure and story.parts > 600 and not story.is_alive()  # drain.yml has waited for it
+    assert front.curl("/health")[0] == 503
+    assert front.curl("/v1/models", key=key)[0] == 503
+    assert front.curl("/v1/models")[0] == 401
+    assert play(playbook="playbooks/drain.yml").stats["one"]["changed"] == 0
+    assert play(playbook="playbooks/undrain.yml").stats["one"]["changed"] == 1
+    assert front.curl("/health")[0] == lists(front, key) == 200
+
+
+def test_expired_certificate_fails_the_gate_and_says_so(front: Any, play: Any, server: Any) -> None:
+    current = server.check_output("basename $(readlink /etc/llamacpp/instances/main/current)")
+    folder = "/etc/llamacpp/front/main"
+    server.check_output(f"cat > {folder}/certificate.pem <<'END'\n{expired(server.file(f'{folder}/key.pem').content_string)}END")
+    server.check_output("systemctl reload nginx")
+    done = server.run(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {current}")
+    assert done.rc == 1
+    reason = json.loads(server.file("/var/lib/llamacpp/instances/main/switch.json").content_string)["reason"]
+    assert reason.startswith("the certificate of https://10.88.0.11:8443 has expired")
+    # The next run makes a certificate that will do, and gates the deployment again.
+    run = play()
+    assert run.status == 0, run.output[-3000:]
+    assert front.curl("/health")[0] == 200
+
+
+def expired(key: str) -> str:
+    """A certificate for a key that ended a year ago."""
+    private = serialization.load_pem_private_key(key.encode(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "10.88.0.11")])
+    end = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=365)
+    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, end - datetime.timedelta(days=30), end)
+    return builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.fixture(name="secrets")
+def fixture_secrets(front: Any, server: Any) -> list[str]:
+    engine = server.file("/etc/llamacpp/instances/main/api-keys").content_string.split()
+    return [GIVEN, *engine, *front.keys("chat"), *front.keys("search")]
+
+
+def test_second_run_changes_nothing_and_tells_no_key(play: Any, secrets: list[str]) -> None:
+    run = play("-vvv", "--diff")
+    assert run.status == 0 and run.stats["one"]["changed"] == 0, run.output[-3000:]
+    assert not [secret for secret in secrets if secret in run.output]
+
+
+def test_nothing_on_the_host_tells_a_key(server: Any, secrets: list[str]) -> None:
+    # Looked for here, because a command that names one would be logged there.
+    told = server.check_output(
+        "journalctl --no-pager; cat /var/log/nginx/*.log /etc/nginx/nginx.conf /etc/nginx/conf.d/*; systemctl show llamacpp@main nginx;"
+        " cat /var/lib/llamacpp/instances/main/*.json /var/lib/llamacpp/instances/main/*/*.json /etc/llamacpp/instances/main/current/*.*;"
+        " for each in /proc/[0-9]*; do tr '\\0' ' ' < $each/cmdline; tr '\\0' ' ' < $each/environ; done 2> /dev/null"
+    )
+    assert not [number for number, secret in enumerate(secrets) if secret in told]
+    for path in server.check_output("find /etc/llamacpp/front /etc/llamacpp/instances -type f -name '*key*' -o -path '*clients/*'").split():
+        assert (server.file(path).user, server.file(path).mode) == ("root", 0o600), path
+
+
+def test_unit_is_as_closed_as_before(server: Any) -> None:
+    told = server.check_output("systemd-analyze security llamacpp@main --no-pager | tail -n 1")
+    assert float(told.split("exposure level for llamacpp@main.service:")[1].split()[0]) <= 1.0, told
+
+
+def test_without_a_front_again(play: Any, server: Any, front: Any) -> None:
+    run = play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none")
+    assert run.status == 0, run.output[-3000:]
+    assert front.curl("/health")[0] == 0
+    assert not server.file("/etc/nginx/conf.d/llamacpp-main.conf").exists
+    assert "llamacpp-main" not in server.check_output("nft list tables")
+    assert INVENTORY and play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none").stats["one"]["changed"] == 0

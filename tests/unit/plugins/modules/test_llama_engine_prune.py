@@ -1,0 +1,101 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module on real releases with real deployments: what is gone afterwards, and what never is."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.modules import llama_engine_prune
+
+
+class Host:
+    """Releases and instances in a temporary directory."""
+
+    def __init__(self, base: Path) -> None:
+        self.root, self.instances = base / "opt", base / "instances"
+        self.built = 0
+
+    def build(self, build_id: str) -> Path:
+        """A release, younger than those before it."""
+        folder = self.root / "releases" / build_id
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin/llama-server").write_bytes(b"x" * 4096)
+        (folder / "bin/llama-server").chmod(0o755)
+        self.built += 1
+        build = {"build_id": build_id, "built_at": f"2026-11-{self.built:02}T00:00:00Z", "programs": {"llama-server": "bin/llama-server"}}
+        (folder / "build.json").write_text(json.dumps(build))
+        return folder
+
+    def deploy(self, link: str, release: str) -> None:
+        folder = self.instances / "main" / "deployments" / link
+        folder.mkdir(parents=True)
+        if release:
+            (folder / "engine").symlink_to(self.root / "releases" / release)
+        (self.instances / "main" / link).symlink_to(f"deployments/{link}")
+
+    def prune(self, keep: int, *wanted: str, check: bool = False) -> list[str]:
+        params = {"root": str(self.root), "instance_root": str(self.instances), "keep": keep, "wanted": list(wanted)}
+        result = llama_engine_prune.prune(params, check)
+        assert result["changed"] is bool(result["removed"])
+        return [engine["build_id"] for engine in result["removed"]]
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "releases").iterdir())
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    found = Host(tmp_path)
+    for build_id in ("b1", "b2", "b3", "b4", "b5"):
+        found.build(build_id)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("keep", "stay"),
+    [
+        pytest.param(0, ["b1", "b3", "b5"], id="none-besides"),
+        pytest.param(1, ["b1", "b3", "b4", "b5"], id="the-newest-besides"),
+        pytest.param(2, ["b1", "b2", "b3", "b4", "b5"], id="all-there-are"),
+        pytest.param(-1, ["b1", "b2", "b3", "b4", "b5"], id="never"),
+    ],
+)
+def test_what_serves_what_served_and_what_is_wanted_stay(host: Host, keep: int, stay: list[str]) -> None:
+    host.deploy("current", "b3")
+    host.deploy("previous", "b1")
+    host.prune(keep, "b5")
+    assert host.names == stay
+
+
+def test_check_mode_tells_what_the_run_then_does(host: Host) -> None:
+    host.deploy("current", "b3")
+    would = host.prune(1, check=True)
+    assert host.names == ["b1", "b2", "b3", "b4", "b5"]
+    assert would == host.prune(1) == ["b1", "b2", "b4"]
+    assert host.prune(1) == []
+
+
+def test_all_stay_while_a_deployment_does_not_tell_its_engine(host: Host) -> None:
+    host.deploy("current", "")
+    assert host.prune(0) == []
+
+
+def test_a_release_that_a_program_runs_from_stays(host: Host) -> None:
+    program = host.root / "releases/b2/bin/llama-server"
+    with program.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ):
+        assert host.prune(0) == ["b1", "b3", "b4", "b5"]
+    assert host.prune(0) == ["b2"]
+
+
+def test_what_is_no_release_is_left_alone(host: Host) -> None:
+    (host.root / "releases/.b6").mkdir()
+    (host.root / "releases/notes").mkdir()
+    host.prune(0)
+    assert host.names == [".b6", "notes"]
