@@ -90,8 +90,8 @@ def test_first_deployment_that_fails_is_stopped_and_does_not_loop(broken: Any) -
     assert (ended.journal["state"], ended.journal["serving"], ended.journal["committed"]) == ("undone", "", "")
     assert "ended by itself" in ended.journal["reason"]
     shown = "systemctl show -p ActiveState,UnitFileState,NRestarts --value llamacpp@first"
-    assert broken.out(shown).split() == ["inactive", "disabled", "0"]
+    assert set(broken.out(shown).split()) == {"inactive", "disabled", "0"}
     assert broken.link("current", "first") == ""
     broken.out("sleep 12")  # longer than the unit waits before it tries again
-    assert broken.out(shown).split() == ["inactive", "disabled", "0"]
+    assert set(broken.out(shown).split()) == {"inactive", "disabled", "0"}
     broken.serves(broken.good)
