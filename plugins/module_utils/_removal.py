@@ -169,6 +169,7 @@ class Removal:
         return [
             Step("front", name),
             Step("folder", front.folder),
+            *(Step("file", path) for path in sorted(glob.glob(self._at(f"var/log/nginx/llamacpp-{name}.log*")))),
             Step("firewall", name),
             *(Step("file", path) for path in (firewall.record, firewall.table)),
             Step("unit", f"llamacpp@{name}.service"),
