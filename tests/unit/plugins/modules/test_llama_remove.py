@@ -160,7 +160,7 @@ def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
         host.write(
             f"etc/nginx/conf.d/llamacpp-{name}.conf", f"etc/llamacpp/front/{name}/upstream.conf", f"etc/llamacpp/front/{name}/key.pem"
         )
-    host.write("etc/llamacpp/front/ca.pem", "etc/nginx/conf.d/theirs.conf")
+    host.write("etc/llamacpp/front/ca.pem", "etc/nginx/conf.d/theirs.conf", "var/log/nginx/llamacpp-main.log.1.gz")
     (host.root / "etc/llamacpp/firewall").mkdir()
     record = host.root / "etc/llamacpp/firewall/main.json"
     record.write_text(json.dumps({"kind": "ufw", "rules": [[8443, "10.0.0.0/8"]]}))
