@@ -167,8 +167,8 @@ def memory(server: Any) -> int:
 
 def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
     def stream(_number: int) -> int:
-        client = front.client(key, timeout=240)
-        return sum(1 for _part in client.chat.completions.create(**question(12), stream=True))
+        client = front.client(key, timeout=600)
+        return sum(1 for _part in client.chat.completions.create(**question(6), stream=True))
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         first = list(pool.map(stream, range(64)))
@@ -176,7 +176,7 @@ def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
         second = list(pool.map(stream, range(64)))
     grown = memory(server) - before
     print(f"64 streams twice, memory of nginx and engine {before / 1e6:.0f} MB, then {grown / 1e6:+.1f} MB")
-    assert min(first + second) >= 12
+    assert min(first + second) >= 6
     assert grown < 0.05 * before
     statuses = server.check_output("cut -d'\"' -f3 /var/log/nginx/llamacpp-main.log | cut -d' ' -f2 | sort -u").split()
     assert not [status for status in statuses if status.startswith("5")], f"{URL} has answered {statuses}"
