@@ -23,8 +23,8 @@ def process_unit(pid: int, proc: str = "/proc") -> str:
 
 
 def is_our_server(pid: int, proc: str = "/proc") -> bool:
-    """Whether a process runs in one of our instances' units."""
-    return process_unit(pid, proc).startswith("llamacpp@")
+    """Whether a process runs in one of our instances' units; during a switch there may be two for one instance."""
+    return process_unit(pid, proc).startswith(("llamacpp@", "llamacpp-beside@"))
 
 
 def _address(text: str) -> str:

@@ -158,8 +158,11 @@ def test_slow_client_is_let_go(front: Any, key: str, part: str) -> None:
 
 def memory(server: Any) -> int:
     """Resident bytes of nginx and the engine."""
-    text = server.check_output("ps -C nginx,llama-server -o rss=")
-    return 1024 * sum(int(word) for word in text.split())
+    text = server.check_output(
+        "for each in /proc/[0-9]*; do read -r name < $each/comm;"
+        " case $name in nginx|llama-server) grep VmRSS $each/status;; esac; done 2> /dev/null; true"
+    )
+    return 1024 * sum(int(line.split()[1]) for line in text.splitlines())
 
 
 def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:

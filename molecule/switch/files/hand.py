@@ -97,7 +97,7 @@ def ask(instance: str) -> dict:
         connection = http.client.HTTPConnection("127.0.0.1", request["port"], timeout=60)
         connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
-        return {"status": answer.status, **json.loads(answer.read())}
+        return {**json.loads(answer.read()), "status": answer.status}
 
     try:
         health = get("/health")["status"]

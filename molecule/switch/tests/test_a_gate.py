@@ -30,14 +30,14 @@ def fixture_broken(server: Any) -> Any:
 
 
 def engine(path: str) -> dict[str, Any]:
-    return {"environment": {"LLAMA_ARG_MODEL": path}, "request": {**QUICK, "model_path": path}}
+    """An engine that is given another file than it is asked about."""
+    return {"environment": {"LLAMA_ARG_MODEL": path}, "request": QUICK}
 
 
 FAILURES = {
     "crash-at-load": (engine(f"{MODELS}/cut.gguf"), "the server ended by itself: exit status 1", "error"),
     "killed-as-when-memory-runs-out": ({"engine": "/opt/llamacpp/killed"}, "(often memory that ran out)", "loading"),
-    "out-of-address-space": ({"unit": "\n[Service]\nLimitAS=300M\n"}, "the server ended by itself", ""),
-    "hang-in-load": (engine(f"{MODELS}/pipe.gguf"), "the server was not healthy after 4 s: /health", ""),
+    "hang-in-load": (engine(f"{MODELS}/pipe.gguf"), "still answers 503 (loading)", ""),
     "wrong-model": ({"request": {"model_path": f"{MODELS}/cut.gguf"}}, f"the deployment names {MODELS}/cut.gguf", ""),
     "wrong-build": ({"request": {"build_number": 99999}}, "the deployment names b99999", ""),
     "garbage-answer": (
@@ -82,23 +82,16 @@ def test_port_of_another_program_is_named_and_nothing_is_touched(server: Any) ->
     assert server.out("systemctl show -p MainPID --value llamacpp@main") == before
 
 
-def test_port_that_the_unit_may_not_bind_is_undone(server: Any) -> None:
-    bad = server.lay("port not allowed", environment={"LLAMA_ARG_PORT": "8099"}, request={"port": 8099, **QUICK})
-    ended = server.switch(bad)
-    assert ended.status == 1 and ended.journal["state"] == "undone"
-    assert ended.journal["log_tail"]
-    server.serves(server.good)
-
-
 def test_first_deployment_that_fails_is_stopped_and_does_not_loop(broken: Any) -> None:
-    bad = broken.lay("first", instance="first", **engine(f"{MODELS}/cut.gguf"))
+    wish = {"environment": {"LLAMA_ARG_MODEL": f"{MODELS}/cut.gguf", "LLAMA_ARG_PORT": "8098"}, "request": {**QUICK, "port": 8098}}
+    bad = broken.lay("first", instance="first", unit="\n[Service]\nSocketBindAllow=tcp:8098\n", **wish)
     ended = broken.switch(bad, "first")
     assert ended.status == 1
     assert (ended.journal["state"], ended.journal["serving"], ended.journal["committed"]) == ("undone", "", "")
     assert "ended by itself" in ended.journal["reason"]
     shown = "systemctl show -p ActiveState,UnitFileState,NRestarts --value llamacpp@first"
-    assert broken.out(shown).split() == ["inactive", "disabled", "0"]
+    assert set(broken.out(shown).split()) == {"inactive", "disabled", "0"}
     assert broken.link("current", "first") == ""
     broken.out("sleep 12")  # longer than the unit waits before it tries again
-    assert broken.out(shown).split() == ["inactive", "disabled", "0"]
+    assert set(broken.out(shown).split()) == {"inactive", "disabled", "0"}
     broken.serves(broken.good)

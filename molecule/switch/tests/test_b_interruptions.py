@@ -91,7 +91,9 @@ def kill(run: subprocess.Popen[str]) -> None:
         for pid in family(run.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    run.communicate()
+        run.wait()
+    if run.stdout:
+        run.stdout.close()
 
 
 def hold(server: Any, state: str) -> None:

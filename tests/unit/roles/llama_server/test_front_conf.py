@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, onprem.llamacpp contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front's site: what passes, where it listens, and that it holds no secret. That nginx reads it is for the scenario front."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+ROLE = Path(__file__).resolve().parents[4] / "roles/llama_server"
+FOLDER = "/etc/llamacpp/front/my-model"
+
+
+def rendered(**more: Any) -> str:
+    environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
+    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
+    values = {
+        **defaults,
+        "ansible_managed": "Ansible managed",
+        "llama_server_instance": "my-model",
+        "_llama_server_front_folder": FOLDER,
+        "_llama_server_front_drained": "/var/lib/llamacpp/instances/my-model/drained",
+        "_llama_server_front_listen": "0.0.0.0:8443",
+        "_llama_server_front_metrics_listen": "127.0.0.1:9464",
+        "_llama_server_front_metrics_guarded": False,
+        "_llama_server_front_tls": True,
+        "_llama_server_front_certificate": f"{FOLDER}/certificate.pem",
+        "_llama_server_front_key": f"{FOLDER}/key.pem",
+        "_llama_server_front_peers": [],
+        **more,
+    }
+    return environment.from_string((ROLE / "templates/front.conf.j2").read_text()).render(values)
+
+
+def passes(text: str, request: str) -> bool:
+    """Whether a method with a path is among the routes, as nginx would compare it."""
+    block = text.split("_route {", 1)[1].split("}", 1)[0]
+    return any(re.search(expression, request) for expression in re.findall(r'"~(\^.*)" 1;', block))
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    ["GET /v1/models", "POST /v1/chat/completions", "POST /v1/messages?beta=true", "POST /v1/messages/count_tokens", "POST /tokenize"],
+)
+def test_what_is_meant_passes(request_line: str) -> None:
+    assert passes(rendered(), request_line)
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        "POST /v1/models", "GET /slots", "GET /props", "GET /metrics", "GET /v1/models/", "GET //v1/models", "GET /v1/../slots",
+        "GET /v1/models/../../slots", "GET /v1/models%2f..", "POST /v1/chat/completions/control", "GET /V1/models", "POST /slots/0",
+    ],
+)  # fmt: skip
+def test_nothing_else_passes(request_line: str) -> None:
+    assert not passes(rendered(), request_line)
+
+
+@pytest.mark.parametrize("query", ["api_key=x", "key=x", "a=b&access-token=x", "API_KEY=x", "token="])
+def test_key_in_a_query_is_seen(query: str) -> None:
+    expression = re.search(r'"~\*(\(.*=)" 1;', rendered())
+    assert expression and re.search(expression[1], query, re.IGNORECASE)
+    assert not re.search(expression[1], "beta=true&monkey=x", re.IGNORECASE)
+
+
+def test_clients_and_prometheus_do_not_meet() -> None:
+    text = rendered(llama_server_metrics=True)
+    clients, metrics = text.split("\nserver {")[1:]
+    assert "listen 0.0.0.0:8443 ssl;" in clients and "/metrics" not in clients
+    assert "listen 127.0.0.1:9464;" in metrics and "return 401" not in metrics
+    assert rendered().count("\nserver {") == 1
+
+
+def test_metrics_on_another_address_are_guarded() -> None:
+    metrics = rendered(llama_server_metrics=True, _llama_server_front_metrics_guarded=True).split("\nserver {")[2]
+    assert "listen 127.0.0.1:9464 ssl;" in metrics and 'if ($llamacpp_my_model_client = "")' in metrics
+
+
+def test_peers_are_let_in_and_others_not() -> None:
+    text = rendered(_llama_server_front_peers=["127.0.0.0/8", "10.1.0.0/16"])
+    assert "allow 10.1.0.0/16;" in text and "deny all;" in text
+    assert "deny all;" not in rendered()
+
+
+def test_without_tls_there_is_no_certificate() -> None:
+    text = rendered(_llama_server_front_tls=False)
+    assert "listen 0.0.0.0:8443;" in text and "ssl" not in text
