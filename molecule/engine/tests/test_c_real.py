@@ -115,7 +115,7 @@ def test_binaries_that_are_refused(play: Any, served: dict[str, Any], host: str,
 
 def words_of(usage: str) -> set[str]:
     """All flags and environment variables that a help text names."""
-    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", usage)) | set(re.findall(r"\(env: (\w+)\)", usage))
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*(?:\.[\w-]+)*", usage)) | set(re.findall(r"\(env: (\w+)\)", usage))
 
 
 @pytest.mark.parametrize("name", ["taker", "packaged"])
