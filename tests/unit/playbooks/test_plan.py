@@ -308,3 +308,26 @@ def test_a_disk_that_cannot_hold_both(play: Any, fleet: Any, tmp_path: Path, all
             "set llama_model_replace: in_place, which removes UD-Q2_K_XL of unsloth/Kimi-K2-Instruct-GGUF at aaaaaaaa (381 GB) first"
             in told
         )
+
+
+def test_facts_stay_where_nothing_asks_for_new_ones(
+    play: Callable[..., tuple[int, str]], fleet: Callable[..., str], tmp_path: Path
+) -> None:
+    role = {"name": "onprem.llamacpp.llama_plan"}
+    tasks = [
+        {"name": "Plan", "ansible.builtin.import_role": role, "vars": {"_llama_plan_use_recorded": True}},
+        {"name": "Plan again", "ansible.builtin.import_role": {**role, "tasks_from": "driven"}, "when": False},
+        {
+            "name": "Confirm",
+            "ansible.builtin.import_role": {**role, "tasks_from": "confirm"},
+            "vars": {"llama_engine_result": {"build_id": ""}},
+        },
+        {"name": "Look", "ansible.builtin.assert": {"that": "__llama_plan_inputs.facts.hostname == 'h'"}},
+    ]
+    playbook = tmp_path / "again.yml"
+    playbook.write_text(json.dumps([{"hosts": "gpu_hosts", "gather_facts": False, "tasks": tasks}]))
+    facts = {"llama_hardware_recorded": FACTS, "llama_plan_require_listing": False}
+    status, output = play(
+        inventory=fleet(h=facts), playbook=str(playbook), llama_plan_quant_policy="force", llama_plan_require_driver=False
+    )
+    assert status == 0, output
