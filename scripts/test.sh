@@ -71,7 +71,7 @@ take() {
     esac
     log="build/molecule-$scenario.log"
     say "molecule: scenario $scenario on lab hosts, see $log"
-    if command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
+    if COLUMNS=200 command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
       touch "build/molecule/$scenario/ended"
       say "molecule: scenario $scenario passed: $(grep -aoE '=+ .*(passed|failed).* =+' "$log" | tail -n 1)"
     else
@@ -98,7 +98,9 @@ molecule() {
   for scenario in "${scenarios[@]}"; do
     if [ -e "build/molecule/$scenario/failed" ]; then
       say "molecule: what failed in $scenario:"
-      grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' "build/molecule-$scenario.log" | cut -c 1-1000 | tail -n 30
+      # Without molecule's colours and frame.
+      sed -E 's/\x1b\[[0-9;]*m//g; s/^ *│ ?//' "build/molecule-$scenario.log" \
+        | grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' | cut -c 1-1000 | tail -n 40 || true
     fi
   done
   return "$failed"
