@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors, _strangers
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _capacity, _floors, _plan_text, _strangers
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -31,6 +31,12 @@ def _instance(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _wish_hash(settings: dict[str, Any]) -> str:
     return digest({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")}, 12)
+
+
+def _orders_hash(settings: dict[str, Any]) -> str:
+    # Only hosts whose devices are shared out among instances have an order about devices.
+    allowed = {} if settings.get("allowed") is None else {"allowed": settings["allowed"]}
+    return digest({**{key: settings.get(key) for key in ORDERS}, **allowed}, 12)
 
 
 def _kept_plan(facts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +173,10 @@ def decide(
     reasons = [*short, *(f"it would fit with {remedy}" for remedy in assessed[wanted]["remedies"]), *fitting(assessed)]
     if not smaller:
         return wanted, "refuse", [*reasons, "no smaller quant fits either: choose another host or model"]
-    return wanted, "refuse", [*reasons, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]
+    how = f"quant: {smaller[-1]} or quant_policy: downgrade in llama_instances"
+    if not settings.get("further"):
+        how = f"-e quant={smaller[-1]} or -e quant_policy=downgrade"
+    return wanted, "refuse", [*reasons, f"{smaller[-1]} would fit: {how}"]
 
 
 def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
@@ -177,11 +186,11 @@ def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
     return [f"the largest that fit here: {', '.join(told)}"] if told else []
 
 
-def overdrawn(instance: dict[str, Any]) -> list[str]:
+def overdrawn(instance: dict[str, Any], variable: str = "llama_plan_vram_margin") -> list[str]:
     """What to do where the last start took clearly more on a device than was planned."""
     return [
         f"{share['engine_name']} took {amount(share['actual'] - share['planned'])} more than planned at the last start: "
-        f"raise llama_plan_vram_margin by as much"
+        f"raise {variable} by as much"
         for share in instance.get("actual", [])
         if share["error_percent"] > NOTEWORTHY_PERCENT
     ]
@@ -189,18 +198,36 @@ def overdrawn(instance: dict[str, Any]) -> list[str]:
 
 def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
     """What on the host stands in the way whatever is deployed."""
-    own_unit = f"llamacpp@{settings['instance']}.service"
+    own, port = settings["instance"], settings["port"]
     problems = list(settings.get("problems", []))
     everywhere = ("0.0.0.0", "::")
+    another = f"choose another {'port for it in llama_instances' if settings.get('further') else 'llama_server_port'}"
+    ours = {f"llamacpp@{entry['name']}.service" for entry in facts.get("instances", [])}
+    for entry in facts.get("instances", []):
+        if entry["name"] != own and entry.get("port") == port and not entry.get("planned"):
+            problems.append(f"port: {port} is that of instance {entry['name']}, {_strangers.undeclared(entry['name'])}, or {another}")
     for entry in facts.get("listeners", []):
         clash = settings["host"] in everywhere or entry["address"] in (*everywhere, settings["host"])
-        if entry["port"] == settings["port"] and clash and entry.get("unit") != own_unit:
-            holder = (entry["program"], entry["pid"], entry.get("unit", ""))
-            problems.append(
-                f"port: {settings['port']} is held by {_strangers.name(*holder)}: stop it ({_strangers.remedy(*holder)})"
-                " or choose another llama_server_port"
-            )
+        if entry["port"] != port or not clash or entry.get("unit") in (f"llamacpp@{own}.service", *ours):
+            continue
+        holder = (entry["program"], entry["pid"], entry.get("unit", ""))
+        problems.append(
+            f"port: {port} is held by {_strangers.name(*holder)}: "
+            + (_strangers.moving(entry["unit"]) if _strangers.is_ours(entry.get("unit", "")) else f"stop it ({_strangers.remedy(*holder)})")
+            + f" or {another}"
+        )
     return problems
+
+
+def others_problems(beside: list[dict[str, Any]]) -> list[str]:
+    """What the other instances of the host hold, for a wish that does not fit beside them."""
+    less = "is planned before it: give that less (a smaller quant, its devices, a larger vram_margin)"
+    return [
+        f"{entry['instance']} has {_plan_text.holds(entry)} and {less}"
+        if entry["declared"]
+        else f"instance {entry['instance']} has {_plan_text.holds(entry)}, {_strangers.undeclared(entry['instance'])}"
+        for entry in beside
+    ]
 
 
 def plan(
@@ -232,13 +259,13 @@ def plan(
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:
-        vram = sum(device["total"] - device.get("foreign", 0) for device in facts.get("devices", []))
+        vram = _capacity.left_by_others(facts, settings)
         name, verdict, reasons = decide(settings, entry, assessed, broken, vram)
     found, quant = assessed.get(name), table.get(name, {})
     result = _result(facts, settings, entry, quant, found)
     result["alternatives"] = [_alternative(other) for other in assessed.values()]
     result = keep_placement(result, kept)
-    told = overdrawn(_instance(facts, settings["instance"]))
+    told = overdrawn(_instance(facts, settings["instance"]), "its vram_margin" if settings.get("further") else "llama_plan_vram_margin")
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
     concerning = _advisories.concerning(
@@ -250,6 +277,9 @@ def plan(
         facts.get("engines", []),
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
+    result["beside"] = _capacity.left_to_others(facts, settings)
+    if verdict == "refuse":
+        reasons = [*reasons, *others_problems(result["beside"])]
     problems = host_problems(facts, settings)
     if result["engine_backend"] == "cuda":
         problems += [f"toolkit: {problem.rstrip('.')}" for problem in settings.get("cuda_problems", [])]
@@ -281,7 +311,7 @@ def _result(
         "host": facts.get("hostname", ""),
         "instance": settings["instance"],
         "wish": _wish_hash(settings),
-        "orders": digest({key: settings.get(key) for key in ORDERS}, 12),
+        "orders": _orders_hash(settings),
         "model": settings["model"],
         "alias": entry["alias"],
         "repo_id": entry["repo_id"],
@@ -296,6 +326,8 @@ def _result(
         "refused_by_engine": bool(found and found["refused_by_engine"]),
         "notes": found["notes"] if found else [],
         "engine_backend": backend,
+        # A CUDA server is shown its devices; the others have to be told which are not for them.
+        "confined": settings.get("allowed") is not None and backend not in ("cuda", "cpu"),
         "placement": found["placement"] if found else {},
         "devices": devices,
         "memory": found["memory"] if found else {"devices": [], "host": {}},
@@ -322,7 +354,8 @@ def _kept_header(header: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
 def _model_path(facts: dict[str, Any], entry: dict[str, Any], quant: dict[str, Any], name: str) -> str:
     """The first shard on the host, where the model is there."""
     model = present(facts, entry["repo_id"], quant.get("commit", "")).get(name)
-    return f"{model['path']}/{quant['files'][0]['path'].rpartition('/')[2]}" if model and quant.get("files") else ""
+    there = model and model["path"] and quant.get("files")
+    return f"{model['path']}/{quant['files'][0]['path'].rpartition('/')[2]}" if model and there else ""
 
 
 def _alternative(other: dict[str, Any]) -> dict[str, Any]:
