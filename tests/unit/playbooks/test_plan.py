@@ -309,13 +309,14 @@ def test_a_disk_that_cannot_hold_both(play: Any, fleet: Any, tmp_path: Path, all
         )
 
 
-TINY = {"tiny": {"repo_id": "org/tiny-GGUF", "quants": {"Q4_0": {"bytes": 10**9}, "Q8_0": {"bytes": 300 * 10**9}}}}
+TINY = {"tiny": {"repo_id": "org/tiny-GGUF", "quants": {"Q4_0": {"bytes": 10**9}, "Q8_0": {"bytes": 2000 * 10**9}}}}
 FURTHER = {"name": "small", "port": 8081, "model": "tiny", "quant": "Q4_0"}
 
 
 def test_further_instances_are_planned_on_what_is_left(play: Any, fleet: Any, tmp_path: Path) -> None:
     """By the playbook: every instance has its table, its plan in the document, and its own plan where a variable names it."""
-    host = {"llama_plan_use_recorded": True, "llama_hardware_recorded": FACTS, "llama_plan_catalog": TINY}
+    facts = {**FACTS, "warnings": []}
+    host = {"llama_plan_use_recorded": True, "llama_hardware_recorded": facts, "llama_plan_catalog": TINY}
     playbook = yaml.safe_load((ROOT / "playbooks/plan.yml").read_text())
     show = "{{ llama_plan_result.model }} of {{ llama_plan_results.keys() | join(',') }}"
     playbook[0]["tasks"] = [
