@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _capacity, _floors, _plan_text, _strangers
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _capacity, _floors, _obstacles
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -21,7 +21,6 @@ ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
     *("ram_reserve", "vram_margin", "require_gpu", "engine_number"),
 )
-NOTEWORTHY_PERCENT = 2
 REGIMES = ("vram", "resident", "streaming")
 
 
@@ -186,50 +185,6 @@ def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
     return [f"the largest that fit here: {', '.join(told)}"] if told else []
 
 
-def overdrawn(instance: dict[str, Any], variable: str = "llama_plan_vram_margin") -> list[str]:
-    """What to do where the last start took clearly more on a device than was planned."""
-    return [
-        f"{share['engine_name']} took {amount(share['actual'] - share['planned'])} more than planned at the last start: "
-        f"raise {variable} by as much"
-        for share in instance.get("actual", [])
-        if share["error_percent"] > NOTEWORTHY_PERCENT
-    ]
-
-
-def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """What on the host stands in the way whatever is deployed."""
-    own, port = settings["instance"], settings["port"]
-    problems = list(settings.get("problems", []))
-    everywhere = ("0.0.0.0", "::")
-    another = f"choose another {'port for it in llama_instances' if settings.get('further') else 'llama_server_port'}"
-    ours = {f"llamacpp@{entry['name']}.service" for entry in facts.get("instances", [])}
-    for entry in facts.get("instances", []):
-        if entry["name"] != own and entry.get("port") == port and not entry.get("planned"):
-            problems.append(f"port: {port} is that of instance {entry['name']}, {_strangers.undeclared(entry['name'])}, or {another}")
-    for entry in facts.get("listeners", []):
-        clash = settings["host"] in everywhere or entry["address"] in (*everywhere, settings["host"])
-        if entry["port"] != port or not clash or entry.get("unit") in (f"llamacpp@{own}.service", *ours):
-            continue
-        holder = (entry["program"], entry["pid"], entry.get("unit", ""))
-        problems.append(
-            f"port: {port} is held by {_strangers.name(*holder)}: "
-            + (_strangers.moving(entry["unit"]) if _strangers.is_ours(entry.get("unit", "")) else f"stop it ({_strangers.remedy(*holder)})")
-            + f" or {another}"
-        )
-    return problems
-
-
-def others_problems(beside: list[dict[str, Any]]) -> list[str]:
-    """What the other instances of the host hold, for a wish that does not fit beside them."""
-    less = "is planned before it: give that less (a smaller quant, its devices, a larger vram_margin)"
-    return [
-        f"{entry['instance']} has {_plan_text.holds(entry)} and {less}"
-        if entry["declared"]
-        else f"instance {entry['instance']} has {_plan_text.holds(entry)}, {_strangers.undeclared(entry['instance'])}"
-        for entry in beside
-    ]
-
-
 def plan(
     facts: dict[str, Any],
     settings: dict[str, Any],
@@ -265,7 +220,7 @@ def plan(
     result = _result(facts, settings, entry, quant, found)
     result["alternatives"] = [_alternative(other) for other in assessed.values()]
     result = keep_placement(result, kept)
-    told = overdrawn(_instance(facts, settings["instance"]), "its vram_margin" if settings.get("further") else "llama_plan_vram_margin")
+    told = _obstacles.overdrawn(_instance(facts, settings["instance"]), settings)
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
     concerning = _advisories.concerning(
@@ -279,8 +234,8 @@ def plan(
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     result["beside"] = _capacity.left_to_others(facts, settings)
     if verdict == "refuse":
-        reasons = [*reasons, *others_problems(result["beside"])]
-    problems = host_problems(facts, settings)
+        reasons = [*reasons, *_obstacles.others(result["beside"])]
+    problems = _obstacles.on_host(facts, settings)
     if result["engine_backend"] == "cuda":
         problems += [f"toolkit: {problem.rstrip('.')}" for problem in settings.get("cuda_problems", [])]
     problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
