@@ -8,7 +8,7 @@ Never memory that happens to be free: a host under load, or already serving, get
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
@@ -94,6 +94,16 @@ def left_by_others(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> int
     """Memory of all devices that neither strangers nor other instances hold."""
     others = sum(_device_share(entry.get("plan") or {}) for entry in neighbours(facts, settings))
     return sum(device["total"] - device.get("foreign", 0) for device in facts.get("devices", [])) - others
+
+
+def fits_beside(facts: Mapping[str, Any], plan: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is memory for a plan while other plans are served; margins are left out, because the others will make room."""
+    for device in facts.get("devices", []):
+        uuid = device["uuid"] or device.get("pci_address", "")
+        own = _device_share(plan, uuid)
+        if own and own + sum(_device_share(other, uuid) for other in others) > device["total"] - device.get("foreign", 0):
+            return False
+    return sum(_host_share(each, 0) for each in (plan, *others)) <= facts["memory"]["total"]
 
 
 def _grain(size: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _instances, _plan_text, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _capacity, _catalog, _instances, _plan_text, _planner
 
 Facts = Mapping[str, Any]
 Wishes = Mapping[str, Mapping[str, Any]]
@@ -59,6 +59,7 @@ def plan_host(
         # One engine serves all instances, so what is planned on the CPU runs on the devices' engine too.
         both = {name: {**wish, "settings": {**wish["settings"], "backend": ENGINE_FOR_ALL}} for name, wish in wishes.items()}
         planned = _round(facts, both, listings, exact or {})
+    give_turns(facts, planned.plans)
     return planned
 
 
@@ -84,6 +85,38 @@ def _round(facts: Facts, wishes: Wishes, listings: Sequence[Mapping[str, Any]], 
         if plan["verdict"] != "refuse" and len(wishes) > 1:
             then = after(then, plan)
     return Planned(plans, errors)
+
+
+def give_turns(facts: Facts, plans: dict[str, dict[str, Any]]) -> None:
+    """Says in which order the instances are switched (C(turn)): who needs room that another gives up comes after it.
+
+    Two that each need what the other has until then are refused: nobody would have memory for a second server in between.
+    """
+    held = {entry["name"]: entry.get("plan") or {} for entry in facts.get("instances", []) if entry.get("active") == "active"}
+    left = [name for name in plans if plans[name]["verdict"] != "refuse"] if len(plans) > 1 else []
+    for plan in plans.values():
+        plan["turn"] = 0
+    for turn in range(len(left)):
+        name = next((name for name in left if _has_room(facts, plans[name], held)), "")
+        if not name:
+            for stuck in left:
+                plans[stuck].update(verdict="refuse", reasons=[*plans[stuck]["reasons"], _stuck(stuck, left)])
+            return
+        plans[name]["turn"] = turn
+        held[name] = plans[name]
+        left.remove(name)
+
+
+def _has_room(facts: Facts, plan: Mapping[str, Any], held: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a plan can be carried out while the others are as they are; one that stays, or is forced, asks for no room."""
+    others = [entry for name, entry in held.items() if name != plan["instance"]]
+    return plan["kept"] or _capacity.fits_beside(facts, plan, others) or not _capacity.fits_beside(facts, plan, [])
+
+
+def _stuck(name: str, left: Sequence[str]) -> str:
+    others = [other for other in left if other != name]
+    units = " ".join(f"llamacpp@{other}" for other in others)
+    return f"{name} has no room until {' and '.join(others)} has moved, nor the other way round: systemctl stop {units}, and run again"
 
 
 def _wanted(wish: Mapping[str, Any]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def test_what_is_not_said_has_the_roles_default() -> None:
 def test_site_tells_the_roles_every_variable_that_they_read_of_an_instance() -> None:
     tasks = yaml.safe_load((ROOT / "playbooks/site.yml").read_text())[0]["tasks"]
     told = [task["vars"] for task in tasks if "instance" in str(task.get("loop_control"))]
-    assert len(told) == 2
+    assert len(told) == 3
     for variables in told:
         assert sorted(variables) == _instances.lasting()
         keys = {variable: name for name, key in _instances.KEYS.items() for variable in (key.variable, _instances.ALSO.get(name))}

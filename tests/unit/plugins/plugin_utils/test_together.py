@@ -177,6 +177,31 @@ def test_a_placement_stays_while_it_fits_and_moves_when_main_needs_the_room() ->
     assert not larger["a"]["kept"]
 
 
+TURNS = {
+    "main first": (host((24,)), {"quant": "S"}, {"quant": "S"}, [0, 1]),
+    "nothing runs yet": (host((24,), instances=[]), None, {"quant": "M"}, [0, 1]),
+    "the other makes room": (host((16,)), {"quant": "S"}, {"quant": "M"}, [1, 0]),
+}
+
+
+@pytest.mark.parametrize(("facts", "before", "now", "turns"), TURNS.values(), ids=TURNS)
+def test_who_makes_room_is_switched_first(facts: dict[str, Any], before: Any, now: dict[str, Any], turns: list[int]) -> None:
+    known = deployed(facts, {**A, "vram_margin": 0}, **before) if before else facts
+    made = plans(known, {**A, "vram_margin": 0}, **now)
+    assert [plan["turn"] for plan in made.values()] == turns
+
+
+def test_two_that_need_each_others_room_are_refused_with_what_to_stop() -> None:
+    """Each on a device of its own, and now the other way round, where both are nearly full."""
+    facts = deployed(host((16, 16)), {**A, "quant": "M", "devices": [1]}, devices=[0])
+    known = inputs(facts, {**A, "quant": "M", "devices": [0]}, devices=[1])
+    told = _together.refusals(_together.plan_host(facts, known["wishes"]))
+    assert "main has no room until a has moved, nor the other way round: systemctl stop llamacpp@a, and run again" in told
+    stopped = [entry if entry["name"] == "main" else {**entry, "active": "inactive"} for entry in facts["instances"]]
+    made = _together.plan_host({**facts, "instances": stopped}, known["wishes"]).plans
+    assert [(where(plan), plan["turn"]) for plan in made.values()] == [("vram 1", 0), ("vram 0", 1)]
+
+
 def test_an_instance_that_was_taken_out_keeps_what_it_has_and_is_named() -> None:
     facts = deployed(host((24,)), {**A, "quant": "M"}, quant="S")
     alone = plans(facts, quant="M")["main"]
