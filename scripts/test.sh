@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 stages=(unit lint sanity package cuda browser lab)
-scenarios=(default plan weights engine driver switch server front airgap)
+scenarios=(default plan weights driver engine switch server front airgap)
 # The scenario "default" builds the engine that others find in the cache; these do without it.
-bring_their_own=" default plan weights engine driver "
+bring_their_own=" default plan weights driver "
 
 say() { printf '== %s (%s s since the start)\n' "$*" "$SECONDS"; }
 
@@ -127,7 +127,7 @@ side_by_side() {
 logs=build/test
 mkdir -p build "$ONPREM_LLAMACPP_CACHE"
 # The longest come first, and what needs no engine stands before what does.
-jobs=("${scenarios[@]:0:3}" "${stages[@]}" "${scenarios[@]:3}")
+jobs=("${scenarios[@]:0:4}" "${stages[@]}" "${scenarios[@]:4}")
 report=""
 case "${1:-}" in
   "") ;;
