@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 ---
 module: model_torrents
 short_description: Make torrents of the models that a mirror serves
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes a private torrent of every whole quant in an index of M(onprem.llamacpp.hub_index), and removes those of quants that it no
     longer holds.
