@@ -80,11 +80,6 @@ extends_documentation_fragment:
   - onprem.llamacpp.attributes
   - onprem.llamacpp.model
   - onprem.llamacpp.model.unit
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 requirements:
   - systemd 247 or newer on the host
   - libtorrent 2.0 with its Python module on the host

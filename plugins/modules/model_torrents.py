@@ -27,11 +27,6 @@ options:
     default: ""
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 seealso:
   - module: onprem.llamacpp.hub_index
   - module: onprem.llamacpp.gguf_swarm
