@@ -145,10 +145,10 @@ class Removal:
                     f"the mirror of this host serves models of {root}: take the host out of llama_mirrors and remove {mirror} first"
                 )
                 break
-        _status, out, _err = self.run(
-            ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "llamacpp-fetch-*"]
-        )
-        found += [f"{line.split()[0]} is fetching a model: stop it first" for line in out.splitlines() if line.strip()]
+        listing = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating"]
+        _status, out, _err = self.run([*listing, "llamacpp-fetch-*", "llamacpp-swarm-*"])
+        units = [line.split()[0] for line in out.splitlines() if line.strip()]
+        found += [f"{unit} brings a model or gives it to other hosts: stop it first (systemctl stop {unit})" for unit in units]
         return found
 
     # What goes
@@ -230,7 +230,7 @@ class Removal:
             *(Step("empty", path) for path in [*commits, *sorted({os.path.dirname(path) for path in commits})]),
             # A folder that the user has named is the user's, empty too.
             *([Step("empty", root)] if _below(root, self._at("var/lib/llamacpp")) else []),
-            Step("folder", self._at("run/llamacpp-fetch")),
+            *(Step("folder", self._at(folder)) for folder in ("run/llamacpp-fetch", "run/llamacpp-swarm")),
             *([] if os.path.isdir(mirror) else [Step("user", self.places.model_user)]),
         ]
 

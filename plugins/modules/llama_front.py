@@ -64,8 +64,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
     details: Shows the site; of certificate and key only that they change.

@@ -5,13 +5,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import plays
@@ -77,23 +74,7 @@ def fixture_controller() -> Iterator[Any]:
 
     yield start
     for run in started:
-        kill(run)
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))] if children.exists() else []
-
-
-def kill(run: subprocess.Popen[str]) -> None:
-    if run.poll() is None:
-        for pid in family(run.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.wait()
-    if run.stdout:
-        run.stdout.close()
+        plays.kill(run)
 
 
 def hold(server: Any, state: str) -> None:
@@ -106,7 +87,7 @@ def test_killed_controller_is_not_needed(server: Any, controller: Any, state: st
     hold(server, state)
     run = controller(to)
     server.until_held()
-    kill(run)
+    plays.kill(run)
     server.out("python3 /root/hand.py go")
     server.serves(server.good if state == "undoing" else to)
     assert server.journal()["state"] == ("undone" if state == "undoing" else "committed")
