@@ -28,7 +28,7 @@ def verdict(journal: Mapping[str, Any]) -> str:
         return ""
     parts = [f"Deployment {journal.get('to')} of instance {journal.get('instance')} was not put into service: {reason.rstrip('.')}."]
     if state in UNFINISHED:
-        parts = [f"The switch to {journal.get('to')} was interrupted in state {state}; the next run, or the next boot, undoes it."]
+        parts = [f"The switch to {journal.get('to')} was interrupted in state {state}; the host undoes it, now or when it boots."]
     if journal.get("undo_reason"):
         parts.append(f"Going back failed too: {str(journal['undo_reason']).rstrip('.')}.")
     serving = journal.get("serving")
