@@ -14,7 +14,7 @@ from typing import Any, Optional
 from .api import first_key
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .front import Front
-from .gate import Gate
+from .gate import Gate, brief
 from .host import Systemd
 from .overlap import Beside, choose
 from .preflight import check, require_parts, warm
@@ -332,21 +332,3 @@ class Switch:
 def explain(error: Exception) -> str:
     """The reason that an exception stands for."""
     return str(error) if isinstance(error, SwitchError) else f"the switch itself failed: {error!r}"
-
-
-def brief(gate: Document) -> Document:
-    """What the journal keeps of a gate."""
-    return {
-        key: gate.get(key)
-        for key in (
-            "load_seconds",
-            "gap_seconds",
-            "tokens_per_second",
-            "prompt_tokens_per_second",
-            "answer",
-            "build_info",
-            "reachable",
-            "warnings",
-            "notes",
-        )
-    }
