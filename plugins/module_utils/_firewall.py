@@ -21,6 +21,8 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, 
 
 ROOT = "/etc/llamacpp/firewall"
 LOOPBACK = ("localhost",)
+# Where nobody else is named, nobody else comes in: no name at all would be everybody.
+ONLY_ITSELF = "127.0.0.1"
 
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
@@ -48,6 +50,8 @@ def rules(ports: Sequence[int], sources: Sequence[str]) -> list[Rule]:
         except ValueError:
             raise FirewallError(f"llama_server_allowed_addresses: {source} is no address and no network.") from None
         named.append(_written(network))
+    if sources and not named:
+        named = [ONLY_ITSELF]
     return [Rule(port, source) for port in sorted(set(ports)) for source in (dict.fromkeys(named) or [""])]
 
 

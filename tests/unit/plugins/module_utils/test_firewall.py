@@ -81,6 +81,7 @@ WANTED = [Rule(8443, "10.1.0.0/16"), Rule(8443, "10.2.0.1")]
 def test_rules_of_ports_and_sources():
     assert _firewall.rules([8443, 8443], ["10.1.0.0/16", "localhost", "10.2.0.1"]) == WANTED
     assert _firewall.rules([9464, 8443], []) == [Rule(8443), Rule(9464)]
+    assert _firewall.rules([8443], ["localhost"]) == [Rule(8443, "127.0.0.1")]
     # Firewalls show them in this form, and would be told again and again of another one.
     assert _firewall.rules([8443], ["10.1.2.3/16", "10.2.0.1/32", "10.1.0.0/16", "FD00::/8"]) == [*WANTED, Rule(8443, "fd00::/8")]
 
