@@ -100,7 +100,7 @@ class Removal:
             for name in self.going
             if self._active(f"llamacpp-switch-{name}.service")
         ]
-        own = {f"llamacpp@{name}.service" for name in self.going}
+        own = {f"{unit}@{name}.service" for name in self.going for unit in ("llamacpp", "llamacpp-beside")}
         if self.wish.engines:
             found += self._needed("engine", self.places.engine_root)
             found += self._held(self.places.engine_root, own)
@@ -172,6 +172,9 @@ class Removal:
             *(Step("file", path) for path in sorted(glob.glob(self._at(f"var/log/nginx/llamacpp-{name}.log*")))),
             Step("firewall", name),
             *(Step("file", path) for path in (firewall.record, firewall.table)),
+            # The second server of a switch, which serves on where going back has failed.
+            Step("unit", f"llamacpp-beside@{name}.service"),
+            Step("folder", self._at(f"run/systemd/system/llamacpp-beside@{name}.service.d")),
             Step("unit", f"llamacpp@{name}.service"),
             Step("file", f"{drop_ins}/50-deployment.conf"),
             Step("empty", drop_ins),

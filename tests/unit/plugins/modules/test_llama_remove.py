@@ -175,6 +175,14 @@ def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
     assert "etc/nginx/conf.d/theirs.conf" in host.files()
 
 
+def test_second_server_of_an_instance_goes_with_it(host: Host) -> None:
+    host.active.add("llamacpp-beside@main.service")
+    host.write("run/systemd/system/llamacpp-beside@main.service.d/50-deployment.conf")
+    host.remove(instances=["main"])
+    assert host.active == set()
+    assert not (host.root / "run/systemd/system/llamacpp-beside@main.service.d").exists()
+
+
 def test_drop_in_of_somebody_else_stays(host: Host) -> None:
     host.write("etc/systemd/system/llamacpp@main.service.d/90-mine.conf")
     host.remove(**ALL)
