@@ -193,7 +193,7 @@ class FakeSystemd:
     def enable(self, wanted: bool) -> None:
         self.enabled = wanted
 
-    def log(self, _invocation: str) -> list[str]:
+    def log(self, _invocation: str, _last: int = 0) -> list[str]:
         return list(LOG)
 
 

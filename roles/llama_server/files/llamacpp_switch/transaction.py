@@ -306,7 +306,7 @@ class Switch:
         with contextlib.suppress(SwitchError):
             secret = first_key(self.layout.api_keys)
         unit = systemd or self.systemd
-        lines = unit.log(unit.show().get("InvocationID", ""))
+        lines = unit.log(unit.show().get("InvocationID", ""), 10 * LOG_LINES)
         lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
         return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
 
