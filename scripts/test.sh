@@ -133,7 +133,7 @@ case "${1:-}" in
   "") ;;
   molecule) jobs=("${scenarios[@]}") ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 SWITCHES=30 FULL=1
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 SWITCHES=1000 LOAD_SECONDS=300 FULL=1
     jobs+=(source_demo)
     report=build/full.json
     ;;

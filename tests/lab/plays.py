@@ -76,6 +76,18 @@ def start_playbook(inventory: str, *arguments: str, playbook: str = "site.yml") 
     )
 
 
+def lab(inventory: str, playbook: str, wish: str, host: str = "all") -> None:
+    """Does something to hosts of the lab: a playbook of its folder, such as power or link, and what is wished of it."""
+    subprocess.run(
+        command(inventory, f"tests/lab/{playbook}.yml", "-e", wish, "--limit", host),
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
 def family(pid: int) -> list[int]:
     """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
     children = Path(f"/proc/{pid}/task/{pid}/children")

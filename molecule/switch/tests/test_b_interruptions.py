@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import time
@@ -20,9 +21,7 @@ CUT_IN = STATES if os.environ.get("FULL") else ["gating"]
 CUT_SECONDS = 20  # longer than ssh waits for a sign of life
 
 
-def lab(playbook: str, wish: str) -> None:
-    command = ["ansible-playbook", "-i", INVENTORY, f"tests/lab/{playbook}.yml", "-e", wish]
-    subprocess.run(command, cwd=ROOT, env=plays.environment(), check=True, capture_output=True, timeout=300)
+lab = functools.partial(plays.lab, INVENTORY)
 
 
 def target(server: Any, state: str) -> str:
