@@ -24,6 +24,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import (
     _installed,
     _instance,
     _processes,
+    _units,
 )
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
@@ -98,7 +99,7 @@ class Removal:
         found = [
             f"a switch of {name} is running: wait until it has ended"
             for name in self.going
-            if self._active(f"llamacpp-switch-{name}.service")
+            if _units.is_active(self.run, f"llamacpp-switch-{name}.service")
         ]
         own = {f"{unit}@{name}.service" for name in self.going for unit in ("llamacpp", "llamacpp-beside")}
         if self.wish.engines:
@@ -109,10 +110,6 @@ class Removal:
             found += self._held(self.places.model_root, own)
             found += self._shared_models()
         return found
-
-    def _active(self, unit: str) -> bool:
-        _status, out, _err = self.run(["systemctl", "show", "--property", "ActiveState", "--value", unit])
-        return out.strip() not in ("", "inactive", "failed", "unknown")
 
     def _needed(self, link: str, root: str) -> list[str]:
         """Instances that stay and have a deployment with its engine or model below a root."""
@@ -242,7 +239,7 @@ class Removal:
         gone: set[str] = set()
         for step in wanted:
             if step.kind == "unit":
-                there = self._enabled(step.what) or self._active(step.what)
+                there = self._enabled(step.what) or _units.is_active(self.run, step.what)
             elif step.kind == "front":
                 there = os.path.exists(self._front(step.what).site)
             elif step.kind == "firewall":
