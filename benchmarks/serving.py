@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests/lab"))
 sys.path.insert(0, str(ROOT / "tests/models"))
 
+import lab
 import plays
 
 INVENTORY = "molecule/switch/inventory"
@@ -41,20 +41,8 @@ ROUNDS = 5
 WISH = ["-e", "llama_plan_threads=0"]
 
 
-def playbook(name: str, *more: str) -> str:
-    run = plays.run_playbook(INVENTORY, *more, playbook=name, timeout=900)
-    if run.status:
-        raise RuntimeError(f"{name} failed:\n{run.output[-2000:]}")
-    return run.output
-
-
-def on(command: str, timeout: int = 600) -> str:
-    """Output of a command on the host."""
-    ssh = ["ssh", "-i", str(plays.KEY), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    done = subprocess.run([*ssh, f"root@{HOST}", command], check=False, capture_output=True, text=True, timeout=timeout)
-    if done.returncode:
-        raise RuntimeError(f"{command} failed: {done.stderr[-500:]}")
-    return done.stdout
+playbook = functools.partial(lab.playbook, INVENTORY)
+on = functools.partial(lab.on, HOST)
 
 
 def probe(*arguments: str) -> Any:

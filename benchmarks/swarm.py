@@ -6,18 +6,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests/lab"))
+from lab import on, playbook
 
-import plays
-
-INVENTORIES = ["-i", "benchmarks/swarm_lab/hosts.yml", "-i", "tests/lab/inventory"]
+INVENTORY = "benchmarks/swarm_lab/hosts.yml"
 HOSTS = ["10.84.0.11", "10.84.0.12", "10.84.0.13", "10.84.0.14"]
 MIRROR = "10.84.0.10"
 MODEL_ROOT = "/var/lib/llamacpp/models"
@@ -32,23 +25,6 @@ class Run(NamedTuple):
     four: float
     sent: int
     model: int
-
-
-def playbook(name: str, *more: str) -> None:
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-    command = ["ansible-playbook", *INVENTORIES, name, *more]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=600, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}")
-
-
-def on(address: str, command: str) -> str:
-    """Output of a command on a host."""
-    ssh = ["ssh", "-i", str(plays.KEY), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    done = subprocess.run([*ssh, f"root@{address}", command], check=False, capture_output=True, text=True, timeout=300)
-    if done.returncode:
-        raise RuntimeError(f"{command} on {address} failed: {done.stderr[-500:]}")
-    return done.stdout
 
 
 def sent() -> int:
@@ -75,15 +51,15 @@ def measured() -> Run:
     """One run for both figures, in a lab of its own that is removed afterwards."""
     try:
         wish = ["-e", f"swarm_shard_bytes={SHARD_BYTES}", "-e", "lab_link=shape", "-e", f"lab_rate={RATE}"]
-        playbook("benchmarks/swarm_lab/mirror.yml", *wish)
+        playbook(INVENTORY, "benchmarks/swarm_lab/mirror.yml", *wish)
         one = one_by_http()
         before = sent()
-        playbook("benchmarks/swarm_lab/fill.yml")
+        playbook(INVENTORY, "benchmarks/swarm_lab/fill.yml")
         left = sent() - before
         times = [filled(address) for address in HOSTS]
         return Run(one, max(end for _begin, end in times) - min(begin for begin, _end in times), left, 2 * SHARD_BYTES)
     finally:
-        playbook("tests/lab/destroy.yml")
+        playbook(INVENTORY, "tests/lab/destroy.yml")
 
 
 def against() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,9 +14,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+from lab import playbook
+
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "benchmarks/unchanged_lab"
-INVENTORIES = ["-i", f"{LAB}/hosts.yml", "-i", "tests/lab/inventory"]
+INVENTORY = f"{LAB}/hosts.yml"
 ROLES = ("nvidia_driver", "cuda_toolkit", "llama_engine")
 _TASK = re.compile(r"^TASK \[(?:onprem\.llamacpp\.(\w+) : )?")
 # With pipelining, which ansible.cfg switches on, each module or raw command is one execution, and a transfer one more.
@@ -34,15 +35,6 @@ def remote_calls(output: str) -> dict[str, int]:
         elif role in calls and _CALL.match(line):
             calls[role] += 1
     return calls
-
-
-def playbook(name: str, *more: str) -> str:
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-    command = ["ansible-playbook", *INVENTORIES, name, *more]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=3600, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{name} failed:\n{done.stdout[-2000:]}")
-    return done.stdout
 
 
 def wish(folder: Path) -> list[str]:
@@ -65,12 +57,12 @@ def wish(folder: Path) -> list[str]:
 def engine_noop_remote_calls() -> dict[str, Any]:
     """Of the three roles together; the facts that they decide by are collected once for the whole run and are not among them."""
     try:
-        playbook(f"{LAB}/create.yml")
+        playbook(INVENTORY, f"{LAB}/create.yml", timeout=3600)
         arguments = wish(ROOT / "build/unchanged")
-        playbook(f"{LAB}/bring.yml", *arguments)
-        output = playbook(f"{LAB}/bring.yml", *arguments, "-vvv")
+        playbook(INVENTORY, f"{LAB}/bring.yml", *arguments, timeout=3600)
+        output = playbook(INVENTORY, f"{LAB}/bring.yml", *arguments, "-vvv")
     finally:
-        playbook("tests/lab/destroy.yml")
+        playbook(INVENTORY, "tests/lab/destroy.yml")
     if not re.search(r"\s: ok=\d+\s+changed=0\s", output):
         raise RuntimeError("the second run changed something, so it is not the figure that was asked for")
     calls = remote_calls(output)

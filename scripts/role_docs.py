@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def plain(text: str | list[str]) -> str:
     """Semantic markup as plain Markdown."""
     joined = " ".join(text) if isinstance(text, list) else text
-    return re.sub(r"\b[COVMIB]\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined).replace("|", "\\|").strip()
+    joined = re.sub(r"\bP\(onprem\.llamacpp\.(\w+)#role\)", r"[\1](../\1/README.md)", joined)
+    return re.sub(r"\b[COVMIBE]\(((?:[^()]|\([^()]*\))*)\)", r"`\1`", joined).replace("|", "\\|").strip()
 
 
 def shown(value: Any) -> str:

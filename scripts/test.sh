@@ -1,21 +1,26 @@
 #!/bin/bash
-# Runs the stages named, or all of them: lint unit browser sanity package cuda lab molecule. The first failure ends the run.
+# Runs the jobs named, or all of them, two side by side. A job is a stage (lint unit browser sanity package cuda lab) or a scenario
+# of molecule/; "molecule" is all scenarios. One job alone speaks here, of several each has its log in build/test/.
 # "full" adds what takes longer and writes build/full.json.
 # What is made once and kept (images, engines, models, sanity environments) lies in $ONPREM_LLAMACPP_CACHE.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf '\n== %s (%s s since the start)\n' "$*" "$SECONDS"; }
+stages=(unit lint sanity package cuda browser lab)
+scenarios=(default plan weights driver engine switch server front airgap)
+# The scenario "default" builds the engine that others find in the cache; these do without it.
+bring_their_own=" default plan weights driver "
+
+say() { printf '== %s (%s s since the start)\n' "$*" "$SECONDS"; }
 
 # A copy without links and version control: what a user installs, and what ansible-test accepts.
 installed_copy() {
-  ansible-galaxy collection build --force --output-path build . > /dev/null
-  rm -rf "$1"
-  ANSIBLE_COLLECTIONS_PATH="$1" ansible-galaxy collection install --force --no-deps -p "$1" build/onprem-llamacpp-*.tar.gz > /dev/null
+  ansible-galaxy collection build --force --output-path "$1/dist" . > /dev/null
+  ANSIBLE_COLLECTIONS_PATH="$1" ansible-galaxy collection install --force --no-deps -p "$1" "$1"/dist/onprem-llamacpp-*.tar.gz > /dev/null
 }
 
+# Style, types, and whether generated documents are what they are made from.
 lint() {
-  say "lint: ruff, mypy, ansible-lint, generated documents"
   ruff check .
   ruff format --check .
   mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch roles/llama_server/files/llamacpp_tuning.py
@@ -24,17 +29,15 @@ lint() {
 }
 
 unit() {
-  say "unit: pytest"
   python -m pytest -q tests/unit
 }
 
+# The fleet's page in a headless Chromium.
 browser() {
-  say "browser: the fleet's page in a headless Chromium"
   python -m pytest -q -m browser tests/browser
 }
 
 sanity() {
-  say "sanity: ansible-test in an installed copy"
   local home="$ONPREM_LLAMACPP_CACHE/ansible-test" copy
   copy=$(mktemp -d)
   mkdir -p "$home/.ansible/test/cache"
@@ -45,94 +48,105 @@ sanity() {
   rm -rf "$copy"
 }
 
+# A clone and an installed tarball plan a host, as a normal user too.
 package() {
-  say "package: a clone and an installed tarball plan a host, as a normal user too"
   scripts/test_package.sh
 }
 
+# The compiler from wheels, two objects of llama.cpp, a release that carries what it links.
 cuda() {
-  say "cuda: the compiler from wheels, two objects of llama.cpp, a release that carries what it links"
   scripts/test_cuda.sh objects
 }
 
+# Hosts made, shaped, cut, crashed and removed.
 lab() {
-  say "lab: hosts made, shaped, cut, crashed and removed"
   python -m pytest -q -m lab tests/lab
 }
 
-# Takes scenarios that nobody has taken yet, one after the other, until none is left or one fails.
-take() {
-  local scenario log
-  for scenario in "${scenarios[@]}"; do
-    mkdir "build/molecule/$scenario" 2> /dev/null || continue
-    case " $bring_their_own " in
-      *" $scenario "*) ;;
-      *) until [ -e build/molecule/default/ended ]; do sleep 2; done ;;
-    esac
-    log="build/molecule-$scenario.log"
-    say "molecule: scenario $scenario on lab hosts, see $log"
-    if COLUMNS=200 command molecule test --scenario-name "$scenario" > "$log" 2>&1; then
-      touch "build/molecule/$scenario/ended"
-      say "molecule: scenario $scenario passed: $(grep -aoE '=+ .*(passed|failed).* =+' "$log" | tail -n 1)"
-    else
-      touch "build/molecule/$scenario/ended" "build/molecule/$scenario/failed"
-      say "molecule: scenario $scenario failed; the end of $log:"
-      tail -n 200 "$log"
-      return 1
-    fi
-  done
-}
-
-molecule() {
-  # The longest come first. The scenario "default" builds the engine that others find in the cache; these do without it.
-  local scenarios=(default plan weights switch server front airgap) bring_their_own="default plan weights driver"
-  local first failed=0 scenario
-  if [ -n "${FULL:-}" ]; then
-    scenarios+=(engine driver)
-  fi
-  rm -rf build/molecule
-  mkdir build/molecule
-  # Hosts mostly wait, so two run side by side.
-  take &
-  first=$!
-  take || failed=1
-  wait "$first" || failed=1
-  # What both say is mixed, so what failed stands once more at the end.
-  for scenario in "${scenarios[@]}"; do
-    if [ -e "build/molecule/$scenario/failed" ]; then
-      say "molecule: what failed in $scenario:"
-      # Without molecule's colours and frame.
-      sed -E 's/\x1b\[[0-9;]*m//g; s/^ *│ ?//' "build/molecule-$scenario.log" \
-        | grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' | cut -c 1-1000 | tail -n 40 || true
-    fi
-  done
-  return "$failed"
-}
-
-source_demo() {
-  say "source demo: the engine built from an archive"
+source_demo() { # the engine built from an archive
   demo/run.sh source
   demo/clean.sh
 }
 
+alone() {
+  if declare -F "$1" > /dev/null; then
+    "$1"
+  else
+    COLUMNS=200 molecule test --scenario-name "$1"
+  fi
+}
+
+wait_for_the_engine() {
+  case "$bring_their_own ${stages[*]} " in *" $1 "*) return ;; esac
+  case " ${jobs[*]} " in
+    *" default "*) until [ -e "$logs/default.ended" ]; do sleep 2; done ;;
+  esac
+}
+
+# Takes jobs that nobody has taken yet, one after the other, until none is left or one has failed, here or there.
+take() {
+  local job began
+  for job in "${jobs[@]}"; do
+    [ ! -s "$logs/failed" ] || return 0
+    mkdir "$logs/$job.taken" 2> /dev/null || continue
+    wait_for_the_engine "$job"
+    [ ! -s "$logs/failed" ] || return 0
+    say "$job: $logs/$job.log"
+    began=$SECONDS
+    if scripts/test.sh "$job" > "$logs/$job.log" 2>&1; then
+      say "$job passed in $((SECONDS - began)) s $(grep -aoE '[0-9]+ (passed|skipped).* in [0-9.]+' "$logs/$job.log" | tail -n 1 || true)"
+      printf '"%s": %s\n' "$job" "$((SECONDS - began))" >> "$logs/passed"
+    else
+      say "$job failed; the end of $logs/$job.log:"
+      tail -n 200 "$logs/$job.log"
+      echo "$job" >> "$logs/failed"
+    fi
+    touch "$logs/$job.ended"
+  done
+}
+
+side_by_side() {
+  local job other
+  rm -rf "$logs"
+  mkdir -p "$logs"
+  # Hosts mostly wait, so two run side by side.
+  take &
+  other=$!
+  take
+  wait "$other"
+  [ -s "$logs/failed" ] || return 0
+  # What both say is mixed, so what failed stands once more at the end, without molecule's colours and frame.
+  while read -r job; do
+    say "what failed in $job:"
+    sed -E 's/\x1b\[[0-9;]*m//g; s/^ *│ ?//' "$logs/$job.log" \
+      | grep -aE '^(E  |FAILED|ERROR|fatal:|\[ERROR\])' | cut -c 1-1000 | tail -n 40 || true
+  done < "$logs/failed"
+  return 1
+}
+
+logs=build/test
 mkdir -p build "$ONPREM_LLAMACPP_CACHE"
-all=(lint unit browser sanity package cuda lab molecule)
+# The longest come first, and what needs no engine stands before what does.
+jobs=("${scenarios[@]:0:4}" "${stages[@]}" "${scenarios[@]:4}")
 report=""
 case "${1:-}" in
-  "") set -- "${all[@]}" ;;
+  "") ;;
+  molecule) jobs=("${scenarios[@]}") ;;
   full)
-    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 SWITCHES=30 FULL=1
-    set -- "${all[@]}" source_demo
+    export FUZZ_EXAMPLES=100000 EVERY_COMBINATION=1 KILLS=30 SWITCHES=1000 LOAD_SECONDS=300 FULL=1
+    jobs+=(source_demo)
     report=build/full.json
     ;;
+  *)
+    if [ $# -eq 1 ]; then
+      alone "$1"
+      exit
+    fi
+    jobs=("$@")
+    ;;
 esac
-seconds=""
-for stage in "$@"; do
-  began=$SECONDS
-  "$stage"
-  seconds="$seconds${seconds:+, }\"$stage\": $((SECONDS - began))"
-done
+side_by_side
 if [ -n "$report" ]; then
-  printf '{"commit": "%s", "passed": true, "seconds": {%s}}\n' "$(git rev-parse HEAD)" "$seconds" > "$report"
+  printf '{"commit": "%s", "passed": true, "seconds": {%s}}\n' "$(git rev-parse HEAD)" "$(paste -sd, "$logs/passed")" > "$report"
 fi
-say "all stages passed: $*"
+say "all passed: ${jobs[*]}"

@@ -18,6 +18,7 @@ display = Display()
 
 LONG_POLL_SECONDS = 5
 SHOW_SECONDS = 5
+UNDO_POLLS, UNDO_POLL_SECONDS = 10, 1.0
 UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 
 
@@ -28,7 +29,7 @@ def verdict(journal: Mapping[str, Any]) -> str:
         return ""
     parts = [f"Deployment {journal.get('to')} of instance {journal.get('instance')} was not put into service: {reason.rstrip('.')}."]
     if state in UNFINISHED:
-        parts = [f"The switch to {journal.get('to')} was interrupted in state {state}; the next run, or the next boot, undoes it."]
+        return f"The switch to {journal.get('to')} was interrupted in state {state}; the host undoes it, now or at its next boot."
     if journal.get("undo_reason"):
         parts.append(f"Going back failed too: {str(journal['undo_reason']).rstrip('.')}.")
     serving = journal.get("serving")
@@ -83,8 +84,12 @@ class ActionModule(ActionBase):
 
     def _follow(self, instance: list[str], journal: dict[str, Any], patience: int) -> dict[str, Any]:
         """Poll until the switch is done; the host may be out of reach for a while."""
-        shown, shown_at, lost = "", 0.0, 0.0
-        while journal.get("running"):
+        shown, shown_at, lost, orphaned = "", 0.0, 0.0, 0
+        # Whatever ends the program, the host begins to undo its switch a moment later; that is worth a wait for what comes of it.
+        while journal.get("running") or (journal.get("state") in UNFINISHED and orphaned < UNDO_POLLS):
+            if not journal.get("running"):
+                orphaned += 1
+                time.sleep(UNDO_POLL_SECONDS)
             progress = str(journal.get("progress", ""))
             state_changed = progress.partition(",")[0] != shown.partition(",")[0]
             if progress != shown and (state_changed or time.monotonic() - shown_at >= SHOW_SECONDS):

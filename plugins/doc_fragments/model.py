@@ -27,7 +27,7 @@ options:
   files:
     description:
       - Files of the quant, shards in order, as M(onprem.llamacpp.gguf_repo_info) returns them.
-      - Required, unless a model is removed or its exchange is stopped.
+      - Required, unless a model is removed.
     type: list
     elements: dict
     default: []

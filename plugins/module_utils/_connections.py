@@ -191,8 +191,11 @@ class Connections:
                 if self.state.finished:
                     return
                 count = patience.fill(body, buffer[: min(self.shared.bucket.chunk(CHUNK), self.state.size - position)])
+                losses = self.state.part.losses
                 self.state.part.write_missing(position, buffer[:count])
                 with self.state.changed:
+                    if losses != self.state.part.losses:
+                        return  # what was passed over may be what was found to be wrong
                     new = self.state.part.note(position, position + count)
                     self.state.segments.arrived(position, position + count)
                     self.state.changed.notify_all()

@@ -9,17 +9,22 @@ closes the ports to everybody else and says nothing of others. No firewall is sw
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, run_command
 
 ROOT = "/etc/llamacpp/firewall"
 LOOPBACK = ("localhost",)
+# Where nobody else is named, nobody else comes in: no name at all would be everybody.
+ONLY_ITSELF = "127.0.0.1"
+
+Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 
 class FirewallError(Exception):
@@ -38,28 +43,43 @@ def rules(ports: Sequence[int], sources: Sequence[str]) -> list[Rule]:
 
     :raises FirewallError: a source is no address and no network
     """
-    named = [source for source in sources if source not in LOOPBACK]
-    for source in named:
+    named = []
+    for source in (each for each in sources if each not in LOOPBACK):
         try:
-            ipaddress.ip_network(source, strict=False)
+            network = _network(source)
         except ValueError:
             raise FirewallError(f"llama_server_allowed_addresses: {source} is no address and no network.") from None
-    return [Rule(port, source) for port in sorted(set(ports)) for source in (named or [""])]
+        named.append(_written(network))
+    if sources and not named:
+        named = [ONLY_ITSELF]
+    return [Rule(port, source) for port in sorted(set(ports)) for source in (dict.fromkeys(named) or [""])]
 
 
-def _version(source: str) -> int:
-    return ipaddress.ip_network(source, strict=False).version
+def _written(network: Network) -> str:
+    """A network as firewalls write it, who would not know it again in another form."""
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def _network(source: str) -> Network:
+    return ipaddress.ip_network(source, strict=False)
+
+
+def _merged(networks: Sequence[Network]) -> list[Network]:
+    """The same addresses without networks that overlap, which not every nft takes."""
+    four = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]
+    six = [network for network in networks if isinstance(network, ipaddress.IPv6Network)]
+    return [*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six)]
 
 
 def rich_rule(rule: Rule) -> str:
     """A rule in firewalld's language."""
-    source = f' family="ipv{_version(rule.source)}" source address="{rule.source}"' if rule.source else ""
+    source = f' family="ipv{_network(rule.source).version}" source address="{rule.source}"' if rule.source else ""
     return f'rule{source} port port="{rule.port}" protocol="tcp" accept'
 
 
-def firewalld(order: str, rule: Rule) -> list[str]:
-    """Add, remove or query a rule of firewalld's."""
-    return ["firewall-cmd", "--permanent", "--quiet", f"--{order}-rich-rule={rich_rule(rule)}"]
+def firewalld(order: str, rule: Rule, permanent: bool = True) -> list[str]:
+    """Add, remove or query a rule of firewalld's: one that stays, or what is in force now."""
+    return ["firewall-cmd", *(["--permanent"] if permanent else []), "--quiet", f"--{order}-rich-rule={rich_rule(rule)}"]
 
 
 def ufw(rule: Rule, name: str, delete: bool = False) -> list[str]:
@@ -73,10 +93,11 @@ def nft_table(wanted: Sequence[Rule], name: str) -> str:
     ports = sorted({rule.port for rule in wanted})
     lines = ["        iifname lo accept"]
     for port in ports:
+        peers = _merged([_network(rule.source) for rule in wanted if rule.port == port and rule.source])
         for version, family in ((4, "ip"), (6, "ip6")):
-            peers = [rule.source for rule in wanted if rule.port == port and rule.source and _version(rule.source) == version]
-            if peers:
-                lines.append(f"        tcp dport {port} {family} saddr {{ {', '.join(peers)} }} accept")
+            text = ", ".join(_written(peer) for peer in peers if peer.version == version)
+            if text:
+                lines.append(f"        tcp dport {port} {family} saddr {{ {text} }} accept")
         lines.append(f"        tcp dport {port} drop")
     chain = ["    chain input {", "        type filter hook input priority filter - 10; policy accept;", *lines, "    }"]
     table = f"table inet llamacpp-{name}"
@@ -108,35 +129,37 @@ class Firewall:
         :raises FirewallError: the firewall's own program refuses
         """
         recorded = read_json(self.record)
-        held, before = recorded.get("kind", "none"), [Rule(*rule) for rule in recorded.get("rules", [])]
+        held, ours = recorded.get("kind", "none"), [Rule(*rule) for rule in recorded.get("rules", [])]
         if kind == "none" or not wanted:
             kind, wanted = "none", []
-        stale = [rule for rule in before if held != kind or rule not in wanted]
+        stale = [rule for rule in ours if held != kind or rule not in wanted]
         missing = [rule for rule in wanted if not self._present(kind, rule, wanted)]
         if check_mode or not (stale or missing or held != kind):
             return bool(stale or missing or held != kind)
+        # A rule that was there before is somebody else's, and stays when ours go.
+        made = [rule for rule in wanted if rule in missing or (held == kind and rule in ours)]
         # Written first: whatever happens now, the next run knows what may be there.
         _instance.make_directory(os.path.dirname(self.record))
-        self._write_record(kind if kind != "none" else held, [*stale, *wanted])
+        self._write_record(kind if kind != "none" else held, [*stale, *made])
         if held != kind or held != "nftables":
             self._remove(held, stale, held != kind)
         self._add(kind, missing, wanted)
         if kind == "none":
             os.unlink(self.record)
         else:
-            self._write_record(kind, wanted)
+            self._write_record(kind, made)
         return True
 
-    def _write_record(self, kind: str, wanted: Sequence[Rule]) -> None:
-        _instance.write_file(self.record, json.dumps({"kind": kind, "rules": [list(rule) for rule in wanted]}) + "\n")
+    def _write_record(self, kind: str, ours: Sequence[Rule]) -> None:
+        _instance.write_file(self.record, json.dumps({"kind": kind, "rules": [list(rule) for rule in ours]}) + "\n")
 
     def _present(self, kind: str, rule: Rule, wanted: Sequence[Rule]) -> bool:
         if kind == "firewalld":
-            return self._run(firewalld("query", rule))[0] == 0
+            return all(self._run(firewalld("query", rule, permanent))[0] == 0 for permanent in (True, False))
         if kind == "ufw":
             told = self._run(["ufw", "show", "added"])[1].splitlines()
             source = f"from {rule.source} to any port {rule.port} proto tcp" if rule.source else f"{rule.port}/tcp"
-            return any(line.startswith(f"ufw allow {source} ") for line in told)
+            return any(f"{line} ".startswith(f"ufw allow {source} ") for line in told)
         loaded = self._run(["nft", "list", "table", "inet", f"llamacpp-{self.name}"])[0] == 0
         return loaded and _instance.read_text(self.table) == nft_table(wanted, self.name)
 
@@ -164,7 +187,8 @@ class Firewall:
                 self._order(ufw(rule, self.name, delete=True))
         elif kind == "nftables" and all_of_it:
             self._order(["systemctl", "disable", "--quiet", "--now", self.unit])
-            os.unlink(self.table)
+            with contextlib.suppress(FileNotFoundError):  # an earlier run came as far as this
+                os.unlink(self.table)
 
     def _order(self, argv: list[str]) -> None:
         status, out, err = self._run(argv)

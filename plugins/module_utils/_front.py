@@ -9,8 +9,10 @@ Files change together: nginx checks the whole before any of it counts, and when 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
+import re
 from typing import NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
@@ -20,6 +22,7 @@ CONFIG_ROOT = "/etc/llamacpp/front"
 SITE_ROOT = "/etc/nginx/conf.d"
 NGINX = "/usr/sbin/nginx"
 SECRET, OPEN = 0o600, 0o644
+LISTEN = re.compile(r"^\s*listen\s+([^\s;]+)", re.MULTILINE)
 
 
 class FrontError(Exception):
@@ -64,17 +67,28 @@ class Front:
             return result
         before = {path: _instance.read_text(path) for path in [*changes, *leaving]}
         modes = {path: os.stat(path).st_mode & 0o777 for path in before if os.path.exists(path)}
+        links = {path: os.readlink(path) for path in leaving if os.path.islink(path)}
         self._write(changes, leaving)
         if served or self.site in leaving:
             status, _out, err = self._run([NGINX, "-t", "-q"])
             if status:
-                old = {path: File(text, modes[path]) for path, text in before.items() if text is not None}
+                old = {path: File(text, modes[path]) for path, text in before.items() if text is not None and path not in links}
                 self._write(old, [path for path, text in before.items() if text is None])
+                for path, target in links.items():
+                    os.symlink(target, path)
                 raise FrontError(f"nginx refuses the front, nothing was changed: {(err.strip().splitlines() or ['no message'])[0]}")
             self._load(served)
         if served:
             _instance.write_file(self._loaded, self._digest() + "\n", SECRET)
         return result
+
+    def taken(self, site: str) -> list[tuple[str, str]]:
+        """Where this site would listen and another one of ours does already: address and file. nginx warns of it, and serves only one."""
+        wanted, found = set(LISTEN.findall(site)), []
+        for path in sorted(glob.glob(os.path.join(os.path.dirname(self.site), "llamacpp-*.conf"))):
+            if path != self.site:
+                found += [(address, path) for address in sorted(wanted & set(LISTEN.findall(_instance.read_text(path) or "")))]
+        return found
 
     def loaded(self) -> bool:
         """Whether nginx has loaded the files as they are; a run that was cut off may have written them and no more."""

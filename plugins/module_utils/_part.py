@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK
@@ -37,7 +39,8 @@ class Part:
         self.handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         self.lock = threading.Lock()  # of the journal's ranges
         self.saving = threading.Lock()
-        self.writing = threading.Lock()  # the system too writes to a file for one thread at a time
+        self.written = threading.Condition()  # of the ranges that are being written
+        self.writing: list[tuple[int, int]] = []
         self.unsaved, self.saved_at = 0, time.monotonic()
         self.unsynced = 0
         self.losses = 0
@@ -71,9 +74,9 @@ class Part:
     def write(self, position: int, view: memoryview, wanted: Callable[[], bool]) -> bool:
         """Bytes to disk; they count from ``note`` on. False where they are not ``wanted`` any more.
 
-        That is asked when nobody else writes: what comes late never replaces what was fetched in its place, and was hashed since.
+        That is asked when nobody else writes them: what comes late never replaces what was fetched in its place, and was hashed since.
         """
-        with self.writing:
+        with self._alone(position, position + len(view)):
             if not wanted():
                 return False
             self._write(position, view)
@@ -81,9 +84,23 @@ class Part:
 
     def write_missing(self, position: int, view: memoryview) -> None:
         """The same, of those bytes only that are not there yet."""
-        with self.writing:
+        with self._alone(position, position + len(view)):
             for begin, end in self.missing(position, position + len(view)):
                 self._write(begin, view[begin - position : end - position])
+
+    @contextlib.contextmanager
+    def _alone(self, begin: int, end: int) -> Iterator[None]:
+        """Nobody else writes these bytes meanwhile; other bytes of the file may be written, so that connections don't wait in a row."""
+        with self.written:
+            while any(start < end and begin < stop for start, stop in self.writing):
+                self.written.wait()
+            self.writing.append((begin, end))
+        try:
+            yield
+        finally:
+            with self.written:
+                self.writing.remove((begin, end))
+                self.written.notify_all()
 
     def _write(self, position: int, view: memoryview) -> None:
         while view:

@@ -24,6 +24,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import (
     _installed,
     _instance,
     _processes,
+    _units,
 )
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
@@ -98,9 +99,9 @@ class Removal:
         found = [
             f"a switch of {name} is running: wait until it has ended"
             for name in self.going
-            if self._active(f"llamacpp-switch-{name}.service")
+            if _units.is_active(self.run, f"llamacpp-switch-{name}.service")
         ]
-        own = {f"llamacpp@{name}.service" for name in self.going}
+        own = {f"{unit}@{name}.service" for name in self.going for unit in ("llamacpp", "llamacpp-beside")}
         if self.wish.engines:
             found += self._needed("engine", self.places.engine_root)
             found += self._held(self.places.engine_root, own)
@@ -109,10 +110,6 @@ class Removal:
             found += self._held(self.places.model_root, own)
             found += self._shared_models()
         return found
-
-    def _active(self, unit: str) -> bool:
-        _status, out, _err = self.run(["systemctl", "show", "--property", "ActiveState", "--value", unit])
-        return out.strip() not in ("", "inactive", "failed", "unknown")
 
     def _needed(self, link: str, root: str) -> list[str]:
         """Instances that stay and have a deployment with its engine or model below a root."""
@@ -145,10 +142,10 @@ class Removal:
                     f"the mirror of this host serves models of {root}: take the host out of llama_mirrors and remove {mirror} first"
                 )
                 break
-        _status, out, _err = self.run(
-            ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "llamacpp-fetch-*"]
-        )
-        found += [f"{line.split()[0]} is fetching a model: stop it first" for line in out.splitlines() if line.strip()]
+        listing = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating"]
+        _status, out, _err = self.run([*listing, "llamacpp-fetch-*", "llamacpp-swarm-*"])
+        units = [line.split()[0] for line in out.splitlines() if line.strip()]
+        found += [f"{unit} brings a model or gives it to other hosts: stop it first (systemctl stop {unit})" for unit in units]
         return found
 
     # What goes
@@ -172,6 +169,9 @@ class Removal:
             *(Step("file", path) for path in sorted(glob.glob(self._at(f"var/log/nginx/llamacpp-{name}.log*")))),
             Step("firewall", name),
             *(Step("file", path) for path in (firewall.record, firewall.table)),
+            # The second server of a switch, which serves on where going back has failed.
+            Step("unit", f"llamacpp-beside@{name}.service"),
+            Step("folder", self._at(f"run/systemd/system/llamacpp-beside@{name}.service.d")),
             Step("unit", f"llamacpp@{name}.service"),
             Step("file", f"{drop_ins}/50-deployment.conf"),
             Step("empty", drop_ins),
@@ -230,7 +230,7 @@ class Removal:
             *(Step("empty", path) for path in [*commits, *sorted({os.path.dirname(path) for path in commits})]),
             # A folder that the user has named is the user's, empty too.
             *([Step("empty", root)] if _below(root, self._at("var/lib/llamacpp")) else []),
-            Step("folder", self._at("run/llamacpp-fetch")),
+            *(Step("folder", self._at(folder)) for folder in ("run/llamacpp-fetch", "run/llamacpp-swarm")),
             *([] if os.path.isdir(mirror) else [Step("user", self.places.model_user)]),
         ]
 
@@ -239,7 +239,7 @@ class Removal:
         gone: set[str] = set()
         for step in wanted:
             if step.kind == "unit":
-                there = self._enabled(step.what) or self._active(step.what)
+                there = self._enabled(step.what) or _units.is_active(self.run, step.what)
             elif step.kind == "front":
                 there = os.path.exists(self._front(step.what).site)
             elif step.kind == "firewall":

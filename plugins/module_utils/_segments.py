@@ -77,6 +77,9 @@ class Segments:
     def arrived(self, begin: int, end: int) -> None:
         """Bytes that came outside of a segment."""
         self.waiting.remove(begin, end)
+        for segment in self.active:
+            if begin <= segment.position < end:
+                segment.position = min(segment.end, end)
 
     def lost(self, begin: int, end: int) -> None:
         """Bytes that must be fetched again. A connection that is among them stops."""

@@ -79,9 +79,6 @@ class Swarm:
         job = {"folder": self.model.path, **{name: self.params[name] for name in ("seconds", "ratio")}}
         self._start("seed", job, [f"RuntimeMaxSec={self.params['seconds'] + SPARE_SECONDS}"])
 
-    def stop(self) -> None:
-        _units.stop_swarm(self.run, self.model.key)
-
     def forget(self, mode: str) -> None:
         _units.forget_swarm(self.run, mode, self.model.key)
 

@@ -42,11 +42,6 @@ options:
     default: true
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 author:
   - onprem.llamacpp contributors (@onprem)
 """

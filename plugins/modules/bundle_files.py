@@ -49,8 +49,6 @@ attributes:
   check_mode:
     support: full
     details: Brings the files too, because what follows is decided by them.
-  diff_mode:
-    support: none
 seealso:
   - module: onprem.llamacpp.bundle_check
 author:

@@ -35,10 +35,6 @@ attributes:
   action:
     description: Runs on the controller only.
     support: full
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 seealso:
   - module: onprem.llamacpp.gguf_download
 author:

@@ -43,8 +43,6 @@ attributes:
     support: full
   check_mode:
     support: none
-  diff_mode:
-    support: none
 requirements:
   - apt 2.0 or newer
 author:

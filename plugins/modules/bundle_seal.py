@@ -33,8 +33,6 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: none
-  diff_mode:
-    support: none
 author:
   - onprem.llamacpp contributors (@onprem)
 """

@@ -97,8 +97,6 @@ extends_documentation_fragment:
   - onprem.llamacpp.model.transfer
   - onprem.llamacpp.model.unit
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
 requirements:

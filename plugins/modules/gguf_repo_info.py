@@ -89,8 +89,6 @@ requirements:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: Nothing is changed but the cache.

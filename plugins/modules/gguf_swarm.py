@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 ---
 module: gguf_swarm
 short_description: Exchange a quant of a GGUF model with the other hosts of a site
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Fills the staging directory of M(onprem.llamacpp.gguf_download) by BitTorrent. Every host takes another share of the files from
     the site's mirror, by HTTP ranges, and gives it to the others, so that each byte leaves the mirror about once.
@@ -24,9 +24,8 @@ options:
     description:
       - V(filled) brings what can be had into the staging directory.
       - V(seeding) gives the published model to peers for O(seconds), or until each byte was given O(ratio) times.
-      - V(stopped) ends both.
     type: str
-    choices: [filled, seeding, stopped]
+    choices: [filled, seeding]
     default: filled
   mirror:
     description: URL of the site's mirror, which has the torrent and the files.
@@ -81,11 +80,6 @@ extends_documentation_fragment:
   - onprem.llamacpp.attributes
   - onprem.llamacpp.model
   - onprem.llamacpp.model.unit
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 requirements:
   - systemd 247 or newer on the host
   - libtorrent 2.0 with its Python module on the host
@@ -212,20 +206,12 @@ def seed(module: AnsibleModule, swarm: Swarm) -> dict[str, Any]:
     return dict(result, changed=True)
 
 
-def stop(module: AnsibleModule, swarm: Swarm) -> dict[str, Any]:
-    active = swarm.active(swarm.unit("fill")) or swarm.active(swarm.unit("seed"))
-    if active and not module.check_mode:
-        swarm.stop()
-    result = {"changed": active, "finished": True, "filled": swarm.model.complete(), "unit": swarm.unit("fill"), "note": ""}
-    return dict(result, bytes_total=swarm.model.bytes, bytes_done=0, bytes_from_mirror=0, peers=0)
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **MODEL,
             **UNIT,
-            "state": {"type": "str", "choices": ["filled", "seeding", "stopped"], "default": "filled"},
+            "state": {"type": "str", "choices": ["filled", "seeding"], "default": "filled"},
             "mirror": {"type": "str", "default": ""},
             "token": {"type": "str", "no_log": True},
             "ca_file": {"type": "str", "default": ""},
@@ -242,13 +228,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    if params["state"] != "stopped" and not params["mirror"].startswith(("http://", "https://")):
+    if not params["mirror"].startswith(("http://", "https://")):
         module.fail_json(msg=f"mirror {params['mirror']!r} is not an http or https URL.")
-    if params["state"] != "stopped" and not params["files"]:
+    if not params["files"]:
         module.fail_json(msg=f"No files are given for {params['repo_id']} {params['quant']}.")
     if params["sharers"].count("") != 1:
         module.fail_json(msg="sharers must hold this host exactly once, as an empty string.")
-    work = {"filled": fill, "seeding": seed, "stopped": stop}[params["state"]]
+    work = {"filled": fill, "seeding": seed}[params["state"]]
     try:
         model = Model(params["root"], params["repo_id"], params["commit"], params["quant"], params["files"])
         result = work(module, Swarm(model, {**params, "number": params["sharers"].index("")}, run))

@@ -57,8 +57,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: Nothing is changed.

@@ -33,8 +33,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
 author:

@@ -61,11 +61,9 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
-    details: The deployment is compared with the one that is current.
+    details: The deployment, and what its gate asks, are compared with those that are current.
 seealso:
   - module: onprem.llamacpp.llama_switch
 author:
@@ -136,6 +134,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
 
+REQUEST = "request.json"
+
 
 def switch_reason(instance: _instance.Instance, identity: str, host: str, port: int) -> str:
     """Why this deployment is not the one that serves, or an empty string when it is."""
@@ -157,11 +157,15 @@ def differences(
     before: dict[str, str], after: dict[str, str], instance: _instance.Instance, current: str, identity: str
 ) -> list[dict[str, str]]:
     """The documents that differ, as Ansible shows differences."""
+
+    def path(deployment: str, name: str) -> str:
+        return instance.record(deployment, name) if name == REQUEST else f"{instance.deployment(deployment)}/{name}"
+
     return [
         {
-            "before_header": f"{instance.deployment(current)}/{name}" if current else "(nothing deployed)",
+            "before_header": path(current, name) if current else "(nothing deployed)",
             "before": before.get(name, ""),
-            "after_header": f"{instance.deployment(identity)}/{name}",
+            "after_header": path(identity, name),
             "after": text,
         }
         for name, text in after.items()
@@ -186,7 +190,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
     request = _instance.to_json(params["request"])
 
     publish = not instance.intact(identity, documents, links)
-    new_request = _instance.read_text(instance.record(identity, "request.json")) != request
+    new_request = _instance.read_text(instance.record(identity, REQUEST)) != request
     new_plan = is_another_plan(read_json(instance.record(identity, "plan.json")), params["plan"])
     new_key = not instance.key_file_is_right(params["api_keys"])
     # Keys that are about to be written, or were and nobody has restarted the server since.
@@ -195,7 +199,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
         and params["document"].get("api_key_required", True)
         and (not instance.has_keys(params["api_keys"]) or instance.key_file_is_newer(_instance.started_monotonic(instance.name)))
     )
-    before = instance.documents(current)
+    before = {**instance.documents(current), REQUEST: _instance.read_text(instance.record(current, REQUEST)) or ""} if current else {}
     changed_by_hand = publish and current == identity
     reason = (
         switch_reason(instance, identity, params["document"].get("host", ""), int(params["document"].get("port", 0)))
@@ -211,7 +215,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
         "reason": reason,
         "api_key_file": instance.api_keys,
         "tokens_per_second": read_json(instance.record(identity, "gate.json")).get("tokens_per_second"),
-        "diff": differences(before, documents, instance, current, identity),
+        "diff": differences(before, {**documents, REQUEST: request}, instance, current, identity),
     }
     if check_mode:
         return result
@@ -221,7 +225,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
         instance.publish(identity, documents, links)
     _instance.make_directory(os.path.join(instance.state, identity))
     if new_request:
-        _instance.write_file(instance.record(identity, "request.json"), request)
+        _instance.write_file(instance.record(identity, REQUEST), request)
     if new_plan:
         _instance.write_file(instance.record(identity, "plan.json"), _instance.to_json(params["plan"]))
     return result

@@ -18,8 +18,6 @@ author:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: Nothing is changed.

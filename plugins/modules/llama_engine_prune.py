@@ -15,7 +15,7 @@ description:
   - Removes releases of llama.cpp that the role P(onprem.llamacpp.llama_engine#role) has published, the oldest first.
   - A release that the current or the previous deployment of any server instance uses stays, and so does one that a program runs from.
     As long as a deployment does not tell which release it uses, all stay.
-  - Packages that a release links to are not removed.
+  - What an interrupted removal has left goes too. Packages that a release links to are not removed.
 options:
   root:
     description: Folder that holds the releases in its folder C(releases).
@@ -37,8 +37,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
 seealso:
@@ -69,13 +67,14 @@ busy:
   type: dict
 """
 
+import glob
 import os
-import shutil
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _installed, _instance, _processes, _prune_engines
+from ansible_collections.onprem.llamacpp.plugins.module_utils._prune_store import discard
 
 
 def prune(params: dict[str, Any], check_mode: bool, proc: str = "/proc") -> dict[str, Any]:
@@ -84,15 +83,13 @@ def prune(params: dict[str, Any], check_mode: bool, proc: str = "/proc") -> dict
     users = _processes.holders([engine["path"] for engine in engines], proc)
     busy = {path: f"{found[0]['program']} (PID {found[0]['pid']})" for path, found in users.items() if found}
     removed = _prune_engines.choose(engines, params["keep"], params["wanted"], busy)
+    releases = os.path.join(params["root"], "releases")
+    going = [*sorted(glob.glob(os.path.join(releases, ".*.removed"))), *(engine["path"] for engine in removed)]
     if not check_mode:
-        for engine in removed:
-            # From then on nobody takes a half removed release for a whole one.
-            hidden = os.path.join(os.path.dirname(engine["path"]), f".{engine['build_id']}.removed")
-            shutil.rmtree(hidden, ignore_errors=True)
-            os.rename(engine["path"], hidden)
-            shutil.rmtree(hidden)
-    before = "".join(f"{engine['path']}\n" for engine in removed)
-    return {"changed": bool(removed), "removed": removed, "busy": busy, "diff": {"before": before, "after": ""}}
+        for path in going:
+            discard(path, releases)
+    before = "".join(f"{path}\n" for path in going)
+    return {"changed": bool(going), "removed": removed, "busy": busy, "diff": {"before": before, "after": ""}}
 
 
 def main() -> None:
@@ -109,7 +106,8 @@ def main() -> None:
         result = prune(module.params, module.check_mode)
     except OSError as error:
         module.fail_json(
-            msg=f"{error.filename or module.params['root']}: {error.strerror}. What was to be removed is not all gone; run again."
+            msg=f"{error.filename or module.params['root']}: {error.strerror}. What was to be removed is not all gone: mend the cause;"
+            " what is left goes with the next removal."
         )
     module.exit_json(**result)
 

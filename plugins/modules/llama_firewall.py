@@ -36,11 +36,6 @@ options:
     default: []
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 author:
   - onprem.llamacpp contributors (@onprem)
 """

@@ -64,8 +64,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
     details: Shows the site; of certificate and key only that they change.
@@ -123,19 +121,18 @@ def given(params: dict[str, Any], front: Front) -> dict[str, File]:
 
 def internal(params: dict[str, Any], front: Front, authority: _certificate.Authority, check_mode: bool) -> dict[str, File]:
     """Certificate and key of the host's own authority, where those that are there will not do."""
-    names = front.path("names")
-    if authority.made(front.path("certificate.pem"), names, params["names"]):
+    certificate, names = front.path("certificate.pem"), front.path("names")
+    if authority.made(certificate, names, params["names"]):
         return {}
-    wanted = File(_certificate.subject_alternative_names(params["names"]) + "\n")
     if check_mode:
-        return {names: wanted}
+        return {certificate: File("one that is made anew\n")}
     _instance.make_directory(front.root)
     _instance.make_directory(front.folder, 0o700)
     made = authority.make(front.folder, params["names"], platform.node())
     files = {front.path(name): File(made[name]) for name in ("certificate.pem", "key.pem")}
     if "ca.pem" in made:
         files.update({authority.certificate: File(made["ca.pem"], OPEN), authority.key: File(made["ca-key.pem"], SECRET)})
-    return {**files, names: wanted}
+    return {**files, names: File(_certificate.subject_alternative_names(params["names"]) + "\n")}
 
 
 def apply(params: dict[str, Any], check_mode: bool, front: Front) -> dict[str, Any]:
@@ -153,6 +150,8 @@ def apply(params: dict[str, Any], check_mode: bool, front: Front) -> dict[str, A
             raise FrontError(
                 f"Port {holder['port']} is held by {holder['program']} (PID {holder['pid']}). Stop it, or set another port for the front."
             )
+    for address, path in front.taken(params["site"]):
+        raise FrontError(f"{path} has a front at {address} already. Set another port for this one.")
     files = {front.site: File(params["site"], OPEN)}
     if not os.path.exists(front.upstream):
         files[front.upstream] = File(f"server 127.0.0.1:{engine_port(front.name, params['engine_port'])};\n", OPEN)

@@ -62,8 +62,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: full
     details: Says which files change, never what is in them.

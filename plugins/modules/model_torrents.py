@@ -10,7 +10,7 @@ DOCUMENTATION = r"""
 ---
 module: model_torrents
 short_description: Make torrents of the models that a mirror serves
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Makes a private torrent of every whole quant in an index of M(onprem.llamacpp.hub_index), and removes those of quants that it no
     longer holds.
@@ -27,11 +27,6 @@ options:
     default: ""
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: none
 seealso:
   - module: onprem.llamacpp.hub_index
   - module: onprem.llamacpp.gguf_swarm

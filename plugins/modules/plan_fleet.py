@@ -33,8 +33,6 @@ attributes:
   action:
     description: Runs on the controller and needs no connection.
     support: full
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: Nothing is changed.

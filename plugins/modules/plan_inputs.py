@@ -50,8 +50,6 @@ attributes:
   action:
     description: Runs on the controller, and runs M(onprem.llamacpp.hardware_facts) on the host.
     support: full
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: Nothing is changed.

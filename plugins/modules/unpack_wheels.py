@@ -47,8 +47,6 @@ options:
 extends_documentation_fragment:
   - onprem.llamacpp.attributes
 attributes:
-  check_mode:
-    support: full
   diff_mode:
     support: none
     details: The files are too many and too large to be shown.

@@ -14,7 +14,7 @@ STATES = {
     "unchanged": "on it already",
     "taken back": "went back with the rings before the failed one",
     "waiting": "not touched, because the rollout stopped",
-    "failed": "undid its switch",
+    "failed": "undid its switch, unless its line says otherwise",
     "switching": "was cut off while it switched",
     "left out": "out of reach, or could not be prepared; the next run takes it up",
 }

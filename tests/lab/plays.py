@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,6 +74,35 @@ def start_playbook(inventory: str, *arguments: str, playbook: str = "site.yml") 
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def lab(inventory: str, playbook: str, wish: str, host: str = "all") -> None:
+    """Does something to hosts of the lab: a playbook of its folder, such as power or link, and what is wished of it."""
+    subprocess.run(
+        command(inventory, f"tests/lab/{playbook}.yml", "-e", wish, "--limit", host),
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))] if children.exists() else []
+
+
+def kill(run: subprocess.Popen[str]) -> None:
+    """The controller is gone, with all that it had running."""
+    if run.poll() is None:
+        for pid in family(run.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.wait()
+    if run.stdout:
+        run.stdout.close()
 
 
 def came_to(status: int, output: str) -> Run:

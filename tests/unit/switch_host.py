@@ -121,7 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(503 if loading else 200, {"error": {"message": "Loading model"}} if loading else {"status": "ok"})
         elif self.allowed():
             model = "/elsewhere.gguf" if server.behaviour == "wrong model" else server.model_path
-            build = "b11434-abc" if server.behaviour == "wrong build" else "b11549-abc"
+            build = {"wrong build": "b11434-abc", "longer build number": "b115490-abc"}.get(server.behaviour, "b11549-abc")
             caps = {"supports_tool_calls": "tool" in server.behaviour}
             self.reply(200, {"model_path": model, "build_info": build, "chat_template_caps": caps})
 
@@ -195,7 +195,7 @@ class FakeSystemd:
     def enable(self, wanted: bool) -> None:
         self.enabled = wanted
 
-    def log(self, _invocation: str) -> list[str]:
+    def log(self, _invocation: str, _last: int = 0) -> list[str]:
         return list(LOG)
 
 

@@ -9,12 +9,14 @@ The tests follow one another: each begins with what the one before has left.
 from __future__ import annotations
 
 import json
-import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import plays
 import pytest
-from conftest import HOSTS, INVENTORY, ROOT
+from conftest import HOSTS, INVENTORY
 
 RINGS = ["-e", '{"llama_rollout_serial": [1, 1, "100%"]}']
 SLOW = "all: {children: {gpu_hosts: {hosts: {two: {llama_server_gate_min_tokens_per_second: 100000}}}}}\n"
@@ -86,24 +88,36 @@ def test_failure_in_the_second_ring_leaves_the_first_one_otherwise(roll: Any, fl
     assert fleet.quants() == {"one": "UD-Q2_K_XL", "two": "UD-TQ1_0", "three": "UD-TQ1_0", "four": "UD-TQ1_0"}
 
 
-def test_host_that_is_off_is_left_for_the_next_run_which_finishes_the_rest(roll: Any, fleet: Any) -> None:
-    power("off", "four")
+def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(roll: Any, fleet: Any, on_host: Any) -> None:
+    plays.lab(INVENTORY, "power", "lab_power=off", "four")
+    cutter = threading.Thread(target=cut_while_another_switches, args=(on_host("two"), "three"))
+    cutter.start()
     try:
-        _run, results = roll("UD-Q2_K_XL")
-        assert {name: result["state"] for name, result in results.items()} == {
-            "one": "unchanged", "two": "committed", "three": "committed", "four": "left out",
-        }  # fmt: skip
+        run, results = roll("UD-Q2_K_XL")
     finally:
-        power("on", "four")
+        cutter.join()
+        plays.lab(INVENTORY, "link", "lab_link=restore", "three")
+        plays.lab(INVENTORY, "power", "lab_power=on", "four")
+    assert run.status == 2
+    assert {name: result["state"] for name, result in results.items()} == {
+        "one": "unchanged", "two": "committed", "three": "failed", "four": "left out",
+    }  # fmt: skip
+    assert "three cannot be reached any more" in results["three"]["reason"]
+    assert fleet.quants() == {"one": "UD-Q2_K_XL", "two": "UD-Q2_K_XL", "three": "UD-TQ1_0", "four": "UD-TQ1_0"}
     run, results = roll("UD-Q2_K_XL")
     assert run.status == 0, run.output[-3000:]
     assert {name: result["state"] for name, result in results.items()} == {
-        "one": "unchanged", "two": "unchanged", "three": "unchanged", "four": "committed",
+        "one": "unchanged", "two": "unchanged", "three": "committed", "four": "committed",
     }  # fmt: skip
     assert set(fleet.quants().values()) == {"UD-Q2_K_XL"}
 
 
-def power(state: str, name: str) -> None:
-    """Switches a host of the lab off or on."""
-    command = ["ansible-playbook", "-i", INVENTORY, "tests/lab/power.yml", "-e", f"lab_power={state}", "--limit", name]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+def cut_while_another_switches(another: Any, name: str) -> None:
+    """Cuts a host's link, for good, as soon as the switch of the ring before it has begun."""
+    journal = "/var/lib/llamacpp/instances/main/switch.json"
+    before = another.check_output(f"stat -c %i {journal}")
+    for _second in range(300):
+        if another.check_output(f"stat -c %i {journal}") != before:
+            break
+        time.sleep(1)
+    plays.lab(INVENTORY, "link", "lab_link=cut", name)

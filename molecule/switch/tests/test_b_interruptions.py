@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import plays
@@ -23,9 +21,7 @@ CUT_IN = STATES if os.environ.get("FULL") else ["gating"]
 CUT_SECONDS = 20  # longer than ssh waits for a sign of life
 
 
-def lab(playbook: str, wish: str) -> None:
-    command = ["ansible-playbook", "-i", INVENTORY, f"tests/lab/{playbook}.yml", "-e", wish]
-    subprocess.run(command, cwd=ROOT, env=plays.environment(), check=True, capture_output=True, timeout=300)
+lab = functools.partial(plays.lab, INVENTORY)
 
 
 def target(server: Any, state: str) -> str:
@@ -77,23 +73,7 @@ def fixture_controller() -> Iterator[Any]:
 
     yield start
     for run in started:
-        kill(run)
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))] if children.exists() else []
-
-
-def kill(run: subprocess.Popen[str]) -> None:
-    if run.poll() is None:
-        for pid in family(run.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.wait()
-    if run.stdout:
-        run.stdout.close()
+        plays.kill(run)
 
 
 def hold(server: Any, state: str) -> None:
@@ -106,7 +86,7 @@ def test_killed_controller_is_not_needed(server: Any, controller: Any, state: st
     hold(server, state)
     run = controller(to)
     server.until_held()
-    kill(run)
+    plays.kill(run)
     server.out("python3 /root/hand.py go")
     server.serves(server.good if state == "undoing" else to)
     assert server.journal()["state"] == ("undone" if state == "undoing" else "committed")

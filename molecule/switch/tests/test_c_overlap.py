@@ -70,3 +70,14 @@ def test_power_loss_with_two_servers_leaves_one(server: Any) -> None:
     lab("power", "lab_power=on")
     server.serves(server.good)
     alone(server)
+
+
+@pytest.mark.usefixtures("asked")
+def test_killed_program_with_two_servers_leaves_the_first_alone(server: Any) -> None:
+    before = server.out("systemctl show -p MainPID --value llamacpp@main")
+    server.begin(server.other, "beside")
+    server.out("python3 /root/hand.py kill")
+    server.until(lambda: server.journal()["state"] == "undone")
+    server.serves(server.good)
+    assert server.out("systemctl show -p MainPID --value llamacpp@main") == before
+    alone(server)

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 KEEP = 2
-SWITCHES = int(os.environ.get("SWITCHES", "3"))
+SWITCHES = int(os.environ.get("SWITCHES", "20"))
 
 
 def test_smaller_quant_serves_when_the_wished_one_fails(server: Any, play: Any) -> None:
@@ -32,6 +32,19 @@ def test_without_a_smaller_quant_that_serves_the_run_fails_with_the_old_one(serv
     run = play("-e", json.dumps({**more, "llama_server_downgrade_steps": 0}))
     assert run.status == 2
     assert "There was no smaller quant to try" in run.text and "are fewer than 100000" in run.text
+    server.serves(server.good)
+
+
+def test_another_engine_is_switched_to_and_back(server: Any) -> None:
+    release = server.out("readlink -f /etc/llamacpp/instances/main/current/engine")
+    another = f"{release}-2"
+    server.out(f"cp -a {release} {another}")
+    to = server.lay("another engine", engine=another)
+    assert server.switch(to).status == 0
+    server.serves(to)
+    pid = server.out("systemctl show -p MainPID --value llamacpp@main")
+    assert server.out(f"readlink /proc/{pid}/exe").startswith(another)
+    assert server.switch(server.good).status == 0
     server.serves(server.good)
 
 

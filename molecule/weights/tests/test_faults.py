@@ -5,13 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import plays
@@ -44,24 +40,7 @@ def begin() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
     yield start
     for run in started:
-        abandon(run)
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that descend from it. Ansible's workers are in sessions of their own, so a group is not enough."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    return [pid, *(member for child in children.read_text().split() for member in family(int(child)))]
-
-
-def abandon(run: subprocess.Popen[str]) -> None:
-    """The controller is gone, with all that it had running."""
-    if run.poll() is None:
-        for pid in family(run.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        run.wait()
-    if run.stdout:
-        run.stdout.close()
+        plays.kill(run)
 
 
 def end(run: subprocess.Popen[str]) -> plays.Run:
@@ -115,7 +94,7 @@ def test_a_host_that_loses_power_goes_on_from_where_it_was(begin: Any, play: Any
     run = begin("b")
     hold(host, f"[ $(ls {STAGING}/*.gguf 2>/dev/null | wc -l) -ge 2 ]")  # of five
     assert play("--limit", "b", "-e", "lab_power=kill", playbook="tests/lab/power.yml").status == 0
-    abandon(run)
+    plays.kill(run)
     assert play("--limit", "b", "-e", "lab_power=on", playbook="tests/lab/power.yml").status == 0
     assert not published(host, PADDED)
     done = play("--limit", "b", "-e", "model=padded", playbook=FETCH)
@@ -141,7 +120,7 @@ def test_a_transfer_needs_neither_the_controller_nor_an_unbroken_link(begin: Any
     before, early = received(host), arrived(host, SIZE / 4)
     run = begin("d")
     hold(host, early)
-    abandon(run)
+    plays.kill(run)
     cut = "while [ $(cat /sys/class/net/host0/carrier) = 1 ]; do sleep 0.1; done"
     host.check_output("systemd-run --collect sh -c %s", f"{cut}; {GO_ON}")
     assert play("--limit", "d", "-e", "lab_link=cut", playbook="tests/lab/link.yml").status == 0

@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Optional
 
 from .engine import changed
@@ -45,6 +46,8 @@ def start(switch: Switch, to: str, *options: str) -> Document:
         "systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=OOMScoreAdjust=-900",
         # Whatever ends the program, an unfinished switch is undone at once; after a finished one this does nothing.
         f"--property=ExecStopPost={' '.join(own[:3])} recover --instance {name}",
+        # Servers are stopped and started in there, each of which may take its minute.
+        "--property=TimeoutStopSec=15min",
         f"--description=Switch of llama.cpp instance {name} to {to}", *own, *options,
         timeout=60,
     )  # fmt: skip
@@ -86,6 +89,24 @@ def out_of_service(front: Front, wanted: bool, seconds: float) -> Document:
     return {"changed": changed, "drained": True, "running": left}
 
 
+def instances(root: pathlib.Path = pathlib.Path("/var/lib/llamacpp/instances")) -> list[str]:
+    """The instances of this host."""
+    return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+def recover(names: Sequence[str]) -> int:
+    """Undo the interrupted switches of instances, each whatever becomes of the others; the exit status."""
+    status = 0
+    for name in names:
+        try:
+            if Switch(Layout(name), Systemd(name)).recover():
+                print(f"{name}: an interrupted switch was undone")
+        except (SwitchError, OSError) as error:
+            print(f"{name}: an interrupted switch could not be undone: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
 def show(document: Document) -> None:
     print(json.dumps(document, indent=2, sort_keys=True))
 
@@ -124,12 +145,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     options = arguments().parse_args(argv)
     try:
         if options.command == "recover":
-            root = pathlib.Path("/var/lib/llamacpp/instances")
-            found = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-            for name in [options.instance] if options.instance else found:
-                if Switch(Layout(name), Systemd(name)).recover():
-                    print(f"{name}: an interrupted switch was undone")
-            return 0
+            return recover([options.instance] if options.instance else instances())
         if options.command == "verify":
             layout = Layout(options.instance)
             problem = changed(layout.deployment(layout.linked(options.link)) / "engine")

@@ -74,16 +74,19 @@ class Front:
         before = self.port
         if not self.present or before == port:
             return False
+        master = self._master()
         write_text(self._upstream, f"server 127.0.0.1:{port};\n")
-        try:
-            self._call("nginx", "-t", "-q")
-            if self._call("systemctl", "show", "--property=ActiveState", "--value", NGINX).strip() == "active":
-                old = self._workers(WORKER)
-                self._call("systemctl", "reload", NGINX)
-                self._settled(old)
-        except SwitchError:
-            write_text(self._upstream, f"server 127.0.0.1:{before};\n")
-            raise
+        # One that does not run reads the file when it starts; at boot its addresses may not be there yet to be checked.
+        if master:
+            try:
+                self._call("nginx", "-t", "-q")
+                self._reload(master)
+            except SwitchError:
+                write_text(self._upstream, f"server 127.0.0.1:{before};\n")
+                # It may have read the new port by now.
+                with contextlib.suppress(SwitchError):
+                    self._reload(master)
+                raise
         return True
 
     def running(self, port: int) -> int:
@@ -111,20 +114,29 @@ class Front:
                 return left
             time.sleep(POLL_SECONDS)
 
-    def _workers(self, title: str) -> set[int]:
-        """Process ids of nginx's workers with this title."""
+    def _master(self) -> int:
+        """The process id of the host's own nginx; 0 when it does not run."""
+        shown = self._call("systemctl", "show", "--property=MainPID", "--value", NGINX).strip()
+        return int(shown) if shown.isdecimal() else 0
+
+    def _workers(self, title: str, master: int = 0) -> set[int]:
+        """Process ids of workers with this title: those of one master, or with 0 those of every nginx, in containers too."""
         found = set()
         for process in self.proc.glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if (process / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace") == title:
+                if (process / "cmdline").read_bytes().rstrip(b"\0 ").decode(errors="replace") != title:
+                    continue
+                if not master or f"\nPPid:\t{master}\n" in (process / "status").read_text(encoding="utf-8", errors="replace"):
                     found.add(int(process.name))
         return found
 
-    def _settled(self, old: set[int]) -> None:
-        """Wait until workers that were there before a reload have stopped listening and others have taken over."""
+    def _reload(self, master: int) -> None:
+        """Let nginx read its configuration, and wait until its old workers have stopped listening and others have taken over."""
+        old = self._workers(WORKER, master)
+        self._call("systemctl", "reload", NGINX)
         end = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < end:
-            listening = self._workers(WORKER)
+            listening = self._workers(WORKER, master)
             if listening and not listening & old:
                 return
             time.sleep(POLL_SECONDS)

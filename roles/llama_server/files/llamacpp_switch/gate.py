@@ -275,3 +275,21 @@ class Gate:
             raise SwitchError(f"the front answered a request without a key with {seen.keyless} instead of 401")
         else:
             result["reachable"] = url
+
+
+def brief(gate: Document) -> Document:
+    """What the journal keeps of a gate."""
+    return {
+        key: gate.get(key)
+        for key in (
+            "load_seconds",
+            "gap_seconds",
+            "tokens_per_second",
+            "prompt_tokens_per_second",
+            "answer",
+            "build_info",
+            "reachable",
+            "warnings",
+            "notes",
+        )
+    }

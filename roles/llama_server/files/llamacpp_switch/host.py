@@ -67,17 +67,22 @@ class Systemd:
     def enable(self, wanted: bool) -> None:
         self.call("systemctl", "--quiet", "enable" if wanted else "disable", self.unit)
 
-    def log(self, invocation: str) -> list[str]:
-        """What one run of the unit's process wrote, or what systemd said about it when it wrote nothing."""
+    def log(self, invocation: str, last: int = 0) -> list[str]:
+        """The first lines that one run of the unit's process wrote, or so many of its last; what systemd said of it when it wrote none.
+
+        What a server has written in months need not fit into memory.
+        """
         with contextlib.suppress(SwitchError):
             self.call("journalctl", "--sync", timeout=10)
         for field in ("_SYSTEMD_INVOCATION_ID", "INVOCATION_ID") if invocation else ():
+            argv = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"{field}={invocation}"]
+            bounded = [*argv, f"--lines={last}"] if last else ["sh", "-c", f'"$@" | head --bytes={LOG_BYTES}', "sh", *argv]
             try:
-                output = self.call("journalctl", "--quiet", "--no-pager", "--output=cat", f"{field}={invocation}", timeout=60)
+                output = self.call(*bounded, timeout=60)
             except SwitchError as error:
                 return [str(error)]
             if output.strip():
-                return output[-LOG_BYTES:].splitlines()
+                return output.splitlines()
         return []
 
 

@@ -78,7 +78,7 @@ def other_process(layout: Layout, current: str) -> list[str]:
     found = []
     if status == 200 and props.get("model_path") != request["model_path"]:
         found.append(f"the server has loaded {props.get('model_path')}, deployed is {request['model_path']}")
-    if status == 200 and not str(props.get("build_info")).startswith(f"b{request['build_number']}"):
+    if status == 200 and not f"{props.get('build_info')}-".startswith(f"b{request['build_number']}-"):
         found.append(f"the server is build {props.get('build_info')}, deployed is b{request['build_number']}")
     if status == 401:
         found.append("the server was started with another API key than its key file has now; restart it for the new one")

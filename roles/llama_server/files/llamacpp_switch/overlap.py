@@ -96,6 +96,20 @@ class Beside:
         """Whether one is there, running or not."""
         return (self.layout.declared / LINK).is_symlink()
 
+    @property
+    def deployment(self) -> str:
+        """The deployment that it was started from."""
+        return self.layout.linked(LINK)
+
+    @property
+    def port(self) -> int:
+        """Where it listens; 0 when there is none."""
+        return int(self.layout.request(self.deployment).get("spare_port", 0)) if self.deployment else 0
+
+    def serves(self, front: Front) -> bool:
+        """Whether it runs and gets the requests, as during a switch and after an undoing that has failed."""
+        return self.port != 0 and front.port == self.port and self.systemd.show().get("ActiveState") == "active"
+
     def start(self, deployment: str, port: int) -> None:
         """Start a deployment on another port, in a unit like the instance's own.
 

@@ -12,14 +12,15 @@ import re
 import shutil
 
 from .files import Layout, sync_directory
+from .overlap import LINK
 
 IDENTITY = re.compile(r"[0-9a-f]{12}$")
 GOING = ".gone-"
 
 
 def superfluous(layout: Layout, more: int) -> list[str]:
-    """Deployments beside ``current``, ``previous`` and the ``more`` that were laid or asked last, the oldest first."""
-    kept = {layout.linked("current"), layout.linked("previous")}
+    """Deployments beside those that links name and the ``more`` that were laid or asked last, the oldest first."""
+    kept = {layout.linked(name) for name in ("current", "previous", LINK)}
     others = {name for name in _names(layout.declared / "deployments") | _names(layout.recorded) if name not in kept}
     ordered = sorted(others, key=lambda name: (_last(layout, name), name))
     return ordered[: max(len(ordered) - more, 0)]
@@ -28,13 +29,16 @@ def superfluous(layout: Layout, more: int) -> list[str]:
 def prune(layout: Layout, more: int) -> None:
     """Remove what is superfluous, and what an interrupted removal has left."""
     parent = layout.declared / "deployments"
-    for name in superfluous(layout, more):
-        # Renamed first: half a deployment is never found under its name.
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(parent / name, parent / (GOING + name))
-        shutil.rmtree(layout.recorded / name, ignore_errors=True)
+    names = superfluous(layout, more)
     for leftover in parent.glob(GOING + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for name in names:
+        # Renamed first: half a deployment is never found under its name.
+        going = parent / (GOING + name)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(parent / name, going)
+        for folder in (going, layout.recorded / name):
+            shutil.rmtree(folder, ignore_errors=True)
     sync_directory(parent)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Optional
 from .api import first_key
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .front import Front
-from .gate import Gate
+from .gate import Gate, brief
 from .host import Systemd
 from .overlap import Beside, choose
 from .preflight import check, require_parts, warm
@@ -92,7 +92,9 @@ class Switch:
         :raises Busy: another switch is running.
         """
         with self.locked():
-            self.recover_locked()
+            # An old server that cannot be started any more must not stand in the way of a new one.
+            with contextlib.suppress(SwitchError):
+                self.recover_locked()
             old = self._begin(to, run_id)
             self._transact(to, old, restart, ahead)
             with contextlib.suppress(OSError):  # what is not removed now is with the next switch
@@ -130,8 +132,7 @@ class Switch:
         try:
             speed = check(self.layout, self.systemd, to)
         except SwitchError as error:
-            serving = old if self.systemd.show().get("ActiveState") == "active" else ""
-            self.record(state="undone", reason=str(error), serving=serving, progress="refused before anything was changed")
+            self.record(state="undone", reason=str(error), serving=self._serving(), progress="refused before anything was changed")
             return
         choice = choose(self.layout, self.systemd, self.front, to)
         self.record(durable=False, overlap=choice._asdict())
@@ -181,8 +182,7 @@ class Switch:
     def _leave_beside(self, serving: str) -> None:
         """End the second server when its last request is answered."""
         if self.beside.present:
-            request = self.layout.request(serving)
-            self.front.wait_idle(int(request.get("spare_port", 0)), float(request.get("drain_seconds", 0)), self.tell)
+            self.front.wait_idle(self.beside.port, float(self.layout.request(serving).get("drain_seconds", 0)), self.tell)
             self.beside.stop()
             self.record(durable=False, progress=self.journal["progress"])
 
@@ -190,6 +190,12 @@ class Switch:
         """Send requests to a deployment's own port; a server has to come back whatever nginx says, and its gate will ask the front."""
         with contextlib.suppress(SwitchError):
             self.front.point(int(self.layout.request(deployment).get("port", 0)) or self.front.port)
+
+    def _serving(self) -> str:
+        """The deployment that requests reach now, as far as systemd and the front tell; empty for none."""
+        if self.beside.serves(self.front):
+            return self.beside.deployment
+        return self.layout.linked("current") if self.systemd.show().get("ActiveState") == "active" else ""
 
     def _gap(self) -> Optional[float]:
         """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
@@ -254,8 +260,7 @@ class Switch:
             if self._overlapped:
                 self._point(old)
         except Exception as error:  # the journal has to end with what it came to
-            serving = old if self.systemd.show().get("ActiveState") == "active" else to if self._overlapped else ""
-            self.record(state="failed", serving=serving, undo_reason=explain(error), progress=f"failed: {explain(error)}")
+            self.record(state="failed", serving=self._serving(), undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return
         self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
         self._leave_beside(old)
@@ -271,7 +276,9 @@ class Switch:
     def recover_locked(self) -> bool:
         state = self.journal.get("state")
         if state not in UNFINISHED:
-            if state != "failed":  # then it may be the only one that serves
+            # After an undoing that failed it may be the only one that serves; a boot ends it, and requests must not go there then.
+            if self.beside.present and not self.beside.serves(self.front):
+                self._point(self.layout.linked("current"))
                 self.beside.stop()
             return False
         # Until the links are changed the server is the old one, and not stopped for nothing.
@@ -280,6 +287,8 @@ class Switch:
         if old:
             self._point(old)
         self.systemd.reload()
+        # Before the old one takes its memory again.
+        self.beside.stop()
         active = self.systemd.show().get("ActiveState") == "active"
         if not old:
             if active:
@@ -287,7 +296,6 @@ class Switch:
             self.systemd.enable(False)
         elif active and not untouched:
             self.systemd.restart()
-        self.beside.stop()
         reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
         self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
         return True
@@ -298,7 +306,7 @@ class Switch:
         with contextlib.suppress(SwitchError):
             secret = first_key(self.layout.api_keys)
         unit = systemd or self.systemd
-        lines = unit.log(unit.show().get("InvocationID", ""))
+        lines = unit.log(unit.show().get("InvocationID", ""), 10 * LOG_LINES)
         lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
         return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
 
@@ -324,21 +332,3 @@ class Switch:
 def explain(error: Exception) -> str:
     """The reason that an exception stands for."""
     return str(error) if isinstance(error, SwitchError) else f"the switch itself failed: {error!r}"
-
-
-def brief(gate: Document) -> Document:
-    """What the journal keeps of a gate."""
-    return {
-        key: gate.get(key)
-        for key in (
-            "load_seconds",
-            "gap_seconds",
-            "tokens_per_second",
-            "prompt_tokens_per_second",
-            "answer",
-            "build_info",
-            "reachable",
-            "warnings",
-            "notes",
-        )
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.onprem.llamacpp.plugins.action import llama_switch
 from ansible_collections.onprem.llamacpp.plugins.action.llama_switch import verdict
 
 JOURNAL = {"instance": "main", "to": "b" * 12, "serving": "a" * 12, "log_tail": [], "reason": "the completion was empty"}
@@ -27,3 +28,24 @@ def test_verdict(changes, parts):
     text = verdict({**JOURNAL, **changes})
     assert bool(text) is bool(parts)
     assert all(part in text for part in parts)
+
+
+def journal(state, running=False):
+    return {**JOURNAL, "state": state, "running": running, "seq": 7, "progress": ""}
+
+
+FOLLOWED = {
+    "to-its-end": ([journal("gating", True), journal("committed")], "committed"),
+    "killed-and-undone-a-moment-later": ([journal("gating"), journal("undoing", True), journal("undone")], "undone"),
+    "killed-and-never-undone": ([journal("gating")], "gating"),
+}
+
+
+@pytest.mark.parametrize(("answers", "end"), FOLLOWED.values(), ids=FOLLOWED)
+def test_switch_is_followed(monkeypatch, answers, end):
+    monkeypatch.setattr(llama_switch, "UNDO_POLL_SECONDS", 0.0)
+    action = llama_switch.ActionModule.__new__(llama_switch.ActionModule)
+    action._task_vars = {}
+    rest = iter(answers)
+    monkeypatch.setattr(action, "_call", lambda _arguments: next(rest, answers[-1]))
+    assert action._follow([], journal("prepared", True), 300)["state"] == end

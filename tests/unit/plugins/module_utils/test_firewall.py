@@ -34,6 +34,7 @@ class Host:
 
     def __init__(self) -> None:
         self.rich: set[str] = set()
+        self.in_force: set[str] = set()
         self.added: set[str] = set()
         self.loaded = False
         self.calls: list[str] = []
@@ -43,8 +44,10 @@ class Host:
         if argv[0] == "firewall-cmd" and "-rich-rule=" in argv[-1]:
             order, _equals, rule = argv[-1][2:].partition("-rich-rule=")
             if order == "query":
-                return int(rule not in self.rich), "", ""
+                return int(rule not in (self.rich if "--permanent" in argv else self.in_force)), "", ""
             (self.rich.add if order == "add" else self.rich.remove)(rule)
+        if argv[0] == "firewall-cmd" and argv[-1] == "--reload":
+            self.in_force = set(self.rich)
         if argv[0] == "ufw":
             if argv[1:] == ["show", "added"]:
                 return 0, "Added user rules (see 'ufw status' for running firewall):\n" + "".join(f"{line}\n" for line in self.added), ""
@@ -59,7 +62,7 @@ class Host:
         return 0, "", ""
 
     def let_in(self) -> int:
-        return len(self.rich) + len(self.added) + self.loaded
+        return len(self.in_force) + len(self.added) + self.loaded
 
 
 @pytest.fixture(name="host")
@@ -78,6 +81,9 @@ WANTED = [Rule(8443, "10.1.0.0/16"), Rule(8443, "10.2.0.1")]
 def test_rules_of_ports_and_sources():
     assert _firewall.rules([8443, 8443], ["10.1.0.0/16", "localhost", "10.2.0.1"]) == WANTED
     assert _firewall.rules([9464, 8443], []) == [Rule(8443), Rule(9464)]
+    assert _firewall.rules([8443], ["localhost"]) == [Rule(8443, "127.0.0.1")]
+    # Firewalls show them in this form, and would be told again and again of another one.
+    assert _firewall.rules([8443], ["10.1.2.3/16", "10.2.0.1/32", "10.1.0.0/16", "FD00::/8"]) == [*WANTED, Rule(8443, "fd00::/8")]
 
 
 @pytest.mark.parametrize("source", ["everybody", "10.1.2.300", "10.1.2.3; drop"])
@@ -106,7 +112,7 @@ def test_rule_as_ufw_writes_it(rule, source):
 
 
 def test_table_as_nft_reads_it():
-    assert _firewall.nft_table([*WANTED, Rule(8443, "fd00::/8")], "main") == TABLE
+    assert _firewall.nft_table([*WANTED, Rule(8443, "fd00::/8"), Rule(8443, "10.1.7.0/24")], "main") == TABLE
 
 
 @pytest.mark.parametrize("kind", ["firewalld", "ufw", "nftables"])
@@ -133,6 +139,31 @@ def test_rule_that_somebody_took_out_comes_again(host, firewall, kind):
     host.rich.clear()
     host.added.clear()
     assert firewall.apply(kind, WANTED, False) is True and host.let_in() == 2
+
+
+def test_rule_of_somebody_else_stays_when_ours_go(host, firewall):
+    host.added.add("ufw allow from 10.2.0.1 to any port 8443 proto tcp")
+    host.rich.add(_firewall.rich_rule(WANTED[1]))
+    host.in_force = set(host.rich)
+    for kind in ("ufw", "firewalld"):
+        assert firewall.apply(kind, WANTED, False) is True
+        assert firewall.apply(kind, WANTED, False) is False
+        assert firewall.apply("none", [], False) is True
+    assert host.added == {"ufw allow from 10.2.0.1 to any port 8443 proto tcp"}
+    assert host.rich == host.in_force == {_firewall.rich_rule(WANTED[1])}
+
+
+def test_rule_of_firewalld_that_is_not_in_force_is_put_in_force(host, firewall):
+    firewall.apply("firewalld", WANTED, False)
+    host.in_force.clear()  # as if the run had been cut off before the reload
+    assert firewall.apply("firewalld", WANTED, False) is True and host.let_in() == 2
+
+
+def test_removal_that_was_cut_off_is_finished(host, firewall):
+    firewall.apply("nftables", WANTED, False)
+    Path(firewall.table).unlink()
+    assert firewall.apply("none", [], False) is True
+    assert not Path(firewall.record).exists()
 
 
 def test_another_firewall_takes_over(host, firewall):

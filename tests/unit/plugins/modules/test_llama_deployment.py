@@ -115,6 +115,9 @@ def test_new_question_of_the_gate_is_a_change_but_no_switch(instance):
     serve(instance, NEW)
     result = llama_deployment.apply(params(request={"prompt": "Who?"}), False, instance)
     assert (result["changed"], result["switch_needed"]) == (True, False)
+    (shown,) = result["diff"]
+    assert shown["after_header"] == instance.record(NEW, "request.json")
+    assert '"prompt": "?"' in shown["before"] and '"prompt": "Who?"' in shown["after"]
 
 
 def test_deployment_that_was_edited_is_put_right_and_restarted(instance):

@@ -99,3 +99,14 @@ def test_what_is_no_release_is_left_alone(host: Host) -> None:
     (host.root / "releases/notes").mkdir()
     host.prune(0)
     assert host.names == [".b6", "notes"]
+
+
+def test_what_an_interrupted_removal_has_left_goes_with_the_next(host: Host) -> None:
+    (host.root / "releases/b2").rename(host.root / "releases/.b2.removed")
+    params = {"root": str(host.root), "instance_root": str(host.instances), "keep": -1, "wanted": []}
+    would = llama_engine_prune.prune(params, check_mode=True)
+    assert (would["changed"], would["removed"], would["diff"]["before"]) == (True, [], f"{host.root}/releases/.b2.removed\n")
+    assert ".b2.removed" in host.names
+    llama_engine_prune.prune(params, check_mode=False)
+    assert host.names == ["b1", "b3", "b4", "b5"]
+    assert not llama_engine_prune.prune(params, check_mode=False)["changed"]

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import pytest
 
@@ -78,8 +78,8 @@ def fixture_put(front, monkeypatch):
     return run
 
 
-def tree(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+def tree(root: Union[str, Path]) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in sorted(Path(root).rglob("*")) if path.is_file()}
 
 
 def held(front: _front.Front, client: str) -> list[str]:
@@ -169,10 +169,29 @@ def test_port_of_another_program_is_named(put, monkeypatch):
         put()
 
 
+def test_address_of_the_front_of_another_instance_is_refused(tmp_path, put):
+    other = tmp_path / "nginx/llamacpp-small.conf"
+    other.parent.mkdir()
+    other.write_text("server {\n    listen 0.0.0.0:8443 ssl;\n}\n")
+    with pytest.raises(_front.FrontError, match=r"llamacpp-small.conf has a front at 0.0.0.0:8443 already"):
+        put(site="server {\n    listen 0.0.0.0:8443 ssl;\n}\n")
+    assert put(site="server {\n    listen 0.0.0.0:8444 ssl;\n}\n")["changed"]
+
+
 def test_default_site_goes(tmp_path, put):
     site = tmp_path / "default"
     site.write_text("server {}\n")
     assert put(remove=[str(site)])["changed"] and not site.exists()
+
+
+def test_default_site_is_the_link_that_it_was_when_nginx_refuses(tmp_path, put, nginx):
+    (tmp_path / "available").write_text("server {}\n")
+    site = tmp_path / "default"
+    site.symlink_to("available")
+    nginx.refuses = True
+    with pytest.raises(_front.FrontError):
+        put(remove=[str(site)])
+    assert os.readlink(site) == "available" and site.read_text() == "server {}\n"
 
 
 def test_diff_shows_the_site_and_no_secret(put):
@@ -206,10 +225,12 @@ def test_internal_certificate_is_made_once_for_its_names(front, put):
 
 
 @openssl
-def test_certificate_in_its_last_days_is_made_anew(put, monkeypatch):
+def test_certificate_in_its_last_days_is_made_anew(front, put, monkeypatch):
     put(tls="internal")
     monkeypatch.setattr(_certificate, "RENEW_DAYS", _certificate.DAYS + 1)
-    assert put(tls="internal")["changed"]
+    before = tree(front.root)
+    assert put(tls="internal", check_mode=True)["changed"] and tree(front.root) == before
+    assert put(tls="internal")["changed"] and tree(front.root) != before
 
 
 @openssl

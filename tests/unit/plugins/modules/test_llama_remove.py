@@ -39,6 +39,7 @@ class Host:
             (root / "etc/systemd/system" / name).write_text(f"# {_removal.INSTALLED}.\n[Unit]\n")
         self.write("usr/local/libexec/llamacpp/llamacpp-switch", "usr/local/libexec/other/program")
         self.write(f"opt/llamacpp/releases/{BUILD}/bin/llama-server", "opt/llamacpp/build/ccache/x")
+        self.write("run/llamacpp-fetch/0a1b2c3d/job.json", "run/llamacpp-swarm/0a1b2c3d-seed/job.json")
         (root / f"opt/llamacpp/releases/{BUILD}/build.json").write_text(json.dumps({"build_id": BUILD, "packages": {"llama.cpp": "1-1"}}))
         self.model = self.publish("UD-Q2_K_XL")
 
@@ -174,6 +175,14 @@ def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
     assert "etc/nginx/conf.d/theirs.conf" in host.files()
 
 
+def test_second_server_of_an_instance_goes_with_it(host: Host) -> None:
+    host.active.add("llamacpp-beside@main.service")
+    host.write("run/systemd/system/llamacpp-beside@main.service.d/50-deployment.conf")
+    host.remove(instances=["main"])
+    assert host.active == set()
+    assert not (host.root / "run/systemd/system/llamacpp-beside@main.service.d").exists()
+
+
 def test_drop_in_of_somebody_else_stays(host: Host) -> None:
     host.write("etc/systemd/system/llamacpp@main.service.d/90-mine.conf")
     host.remove(**ALL)
@@ -223,10 +232,12 @@ def test_mirror_that_serves_the_models_is_named(host: Host) -> None:
 
 def test_switch_and_transfer_that_run_are_waited_for(host: Host) -> None:
     host.active.add("llamacpp-switch-main.service")
-    host.fetching = "llamacpp-fetch-0a1b2c3d.service loaded active running\n"
+    units = ["llamacpp-fetch-0a1b2c3d.service", "llamacpp-swarm-seed-0a1b2c3d.service"]
+    host.fetching = "".join(f"{unit} loaded active running\n" for unit in units)
     told = refused(host, **ALL)
     assert "a switch of main is running" in told
-    assert "llamacpp-fetch-0a1b2c3d.service is fetching a model" in told
+    assert all(f"{unit} brings a model or gives it to other hosts" in told for unit in units)
+    assert host.asked[-1][-2:] == ["llamacpp-fetch-*", "llamacpp-swarm-*"]
 
 
 def test_step_that_fails_names_its_command(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

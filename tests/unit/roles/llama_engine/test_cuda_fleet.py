@@ -25,6 +25,7 @@ PLAY = [
         "tasks": [
             {"ansible.builtin.set_fact": {"llama_hardware": "{{ recorded }}", "cacheable": True}},
             {"ansible.builtin.import_role": {"name": "onprem.llamacpp.llama_engine"}},
+            {"ansible.builtin.debug": {"msg": "{{ inventory_hostname }} compiles {{ _llama_engine_jobs }} at once"}},
         ],
     }
 ]
@@ -42,7 +43,8 @@ def role(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
     def run(hosts: dict[str, Any], *arguments: str, **variables: Any) -> tuple[int, str]:
         (tmp_path / "play.yml").write_text(json.dumps(PLAY))
-        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+        groups = {"llama_builders": {"hosts": {name: {} for name in hosts if name == "builder"}}}
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "children": groups}}))
         extra = {"ansible_become": False, "ansible_python_interpreter": sys.executable, "llama_engine_cache": str(tmp_path), **variables}
         done = subprocess.run(
             ["ansible-playbook", "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml"), "-e", json.dumps(extra), *arguments],
@@ -91,3 +93,13 @@ def test_too_little_room_is_told_before_anything_is_installed(role: Any, tmp_pat
     assert status == 2
     assert re.search(r"Building b11549-cuda-90-\S+ on a needs 6.0 GB at \S+/build, but the filesystem / has 3.0 GB free", told)
     assert not (tmp_path / "engine").exists()
+
+
+def test_a_builder_that_makes_several_builds_divides_its_compilers(role: Any) -> None:
+    """Its memory is that of all of them together."""
+    status, told = role({"a": facts("9.0"), "b": facts(), "builder": facts()}, "--check")
+    assert status == 0, told
+    assert re.search(r"Would build b11549-cuda-90-\S+ on builder", told)
+    assert "a compiles 4 at once" in told
+    status, told = role({"a": facts("9.0"), "b": facts()}, "--check")
+    assert (status, "a compiles 8 at once" in told) == (0, True), told

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[4]
-NAMES = ("llama_model_token", "llama_plan_token", "llama_bundle_token", "llama_mirror_upstream_token")
+NAMES = ("sent", "llama_model_token", "llama_plan_token", "llama_bundle_token", "llama_mirror_upstream_token")
 HUB, OTHER = "https://huggingface.co", "http://mirror.example"
+APART = {"endpoint": OTHER}
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,17 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]
         "hub": {},
         "other": {"llama_model_endpoint": OTHER, "llama_mirror_upstream": OTHER},
         "given": {"llama_model_endpoint": OTHER, "llama_mirror_upstream": OTHER, "llama_model_token": "hf_given"},
+        "apart": {"llama_plan_endpoint": OTHER, "llama_bundle_endpoint": OTHER, "llama_mirror_upstream": OTHER, "llama_plan_result": APART},
     }
     play = [
         {
             "hosts": "all",
             "gather_facts": False,
-            "vars_files": [str(ROOT / f"roles/llama_{role}/defaults/main.yml") for role in ("model", "plan", "bundle", "mirror")],
+            "vars_files": [
+                *(str(ROOT / f"roles/llama_{role}/defaults/main.yml") for role in ("model", "plan", "bundle", "mirror")),
+                str(ROOT / "roles/llama_model/vars/main.yml"),
+            ],
+            "vars": {"sent": "{{ _llama_model_sources[0].token }}"},
             "tasks": [
                 {
                     "name": "Write it down",
@@ -68,3 +74,7 @@ def test_nobody_else_gets_it(tokens: dict[str, dict[str, str]]) -> None:
 
 def test_a_token_that_is_given_wins(tokens: dict[str, dict[str, str]]) -> None:
     assert tokens["given"] == dict.fromkeys(NAMES, "hf_given")
+
+
+def test_nobody_else_gets_it_who_is_named_for_one_step_alone(tokens: dict[str, dict[str, str]]) -> None:
+    assert tokens["apart"] == {**dict.fromkeys(NAMES, ""), "llama_model_token": "hf_secret"}

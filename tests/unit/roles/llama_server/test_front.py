@@ -22,27 +22,31 @@ CONNECTIONS = {
 }
 
 
+MASTER = 9
+
+
 class Nginx:
     """Workers under /proc, and what the front asks systemd and nginx for."""
 
     def __init__(self, proc: Any) -> None:
-        self.proc, self.calls, self.active, self.refuses = proc, [], True, False
+        self.proc, self.calls, self.active, self.refuses, self.slow = proc, [], True, False, False
         (proc / "net").mkdir(parents=True)
         (proc / "net/tcp").write_text(HEADER)
         self.process(10, front.WORKER)
 
-    def process(self, pid: int, title: str) -> None:
+    def process(self, pid: int, title: str, parent: int = MASTER) -> None:
         (self.proc / str(pid)).mkdir(exist_ok=True)
         (self.proc / str(pid) / "cmdline").write_bytes(title.encode() + b"\0")
+        (self.proc / str(pid) / "status").write_text(f"Name:\tnginx\nPPid:\t{parent}\nTracerPid:\t0\n")
 
     def __call__(self, *argv: str, **_options: Any) -> str:
         self.calls.append(" ".join(argv))
         if argv[0] == "nginx" and self.refuses:
             raise files.SwitchError("nginx -t: unknown directive")
-        if argv[:2] == ("systemctl", "reload"):
+        if argv[:2] == ("systemctl", "reload") and not self.slow:
             self.process(10, front.LEAVING)
             self.process(11, front.WORKER)
-        return "active\n" if self.active else "inactive\n"
+        return f"{MASTER if self.active else 0}\n"
 
 
 @pytest.fixture(name="nginx")
@@ -68,8 +72,13 @@ def test_without_a_front_nothing_happens(tmp_path, nginx):
 def test_requests_go_to_another_port_once_nginx_has_taken_over(before, nginx):
     assert before.point(8081) is True
     assert before.port == 8081
-    assert nginx.calls[0] == "nginx -t -q" and nginx.calls[-1] == "systemctl reload nginx.service"
+    assert nginx.calls[-2:] == ["nginx -t -q", "systemctl reload nginx.service"]
     assert before.point(8081) is False
+
+
+def test_nginx_of_somebody_else_on_the_host_is_not_waited_for(before, nginx):
+    nginx.process(77, front.WORKER, parent=76)
+    assert before.point(8081) is True
 
 
 def test_port_is_kept_when_nginx_refuses(before, nginx):
@@ -82,15 +91,18 @@ def test_port_is_kept_when_nginx_refuses(before, nginx):
 def test_nginx_that_does_not_run_reads_the_file_when_it_starts(before, nginx):
     nginx.active = False
     assert before.point(8081) is True and before.port == 8081
-    assert not any("reload" in call for call in nginx.calls)
+    # Before the network is up nginx would refuse addresses that are not there yet.
+    assert len(nginx.calls) == 1 and "MainPID" in nginx.calls[0]
 
 
-def test_workers_that_do_not_give_way_are_told_of(before, nginx, monkeypatch):
+def test_workers_that_do_not_give_way_are_told_of_and_nginx_reads_the_old_port_again(before, nginx, monkeypatch):
     monkeypatch.setattr(front, "SETTLE_SECONDS", 0.1)
     monkeypatch.setattr(front, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(nginx, "process", lambda *_arguments: None)
+    nginx.slow = True
     with pytest.raises(files.SwitchError, match="did not take its configuration over"):
         before.point(8081)
+    assert before.port == 8080
+    assert [call for call in nginx.calls if "reload" in call] == ["systemctl reload nginx.service"] * 2
 
 
 @pytest.mark.parametrize(("name", "count"), [(name, int(name == "to the engine")) for name in CONNECTIONS])

@@ -89,6 +89,12 @@ def test_peers_are_let_in_and_others_not() -> None:
     assert "deny all;" not in rendered()
 
 
+def test_all_addresses_are_those_of_both_families() -> None:
+    everywhere = {"llama_server_front_address": "::", "_llama_server_front_listen": "[::]:8443"}
+    assert "listen [::]:8443 ssl ipv6only=off;" in rendered(**everywhere)
+    assert "ipv6only" not in rendered(llama_server_metrics=True)
+
+
 def test_without_tls_there_is_no_certificate() -> None:
     text = rendered(_llama_server_front_tls=False)
     assert "listen 0.0.0.0:8443;" in text and "ssl" not in text

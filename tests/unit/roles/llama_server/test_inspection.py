@@ -49,6 +49,7 @@ def test_drift_of_files(deployed, damage, said):
 PROCESSES = {
     "other-model": ("wrong model", "the server has loaded /elsewhere.gguf"),
     "other-build": ("wrong build", "the server is build b11434-abc"),
+    "longer-build-number": ("longer build number", "the server is build b115490-abc"),
     "other-key": ("other key", "the server was started with another API key"),
 }
 

@@ -242,6 +242,31 @@ def test_recover_takes_links_and_journal_back_together(serving, state):
     assert serving.switch().recover() is False
 
 
+def test_old_deployment_that_cannot_be_started_any_more_is_not_in_the_way_of_a_new_one(serving):
+    serving.deploy(NEW)
+    serving.layout.link("current", NEW)
+    serving.switch().record(state="switched", **{"to": NEW, "from": OLD, "previous_before": OLDER, "reason": ""})
+    serving.behaviours[OLD] = "does not start"
+    with pytest.raises(files.SwitchError, match="did not start"):
+        serving.switch().recover()
+    assert serving.journal()["state"] == "switched" and serving.links() == (OLD, OLDER)
+    assert serving.run(NEW)["state"] == "committed"
+
+
+def test_instance_that_cannot_be_undone_keeps_no_other_from_it(serving, monkeypatch, capsys):
+    class Hopeless:
+        def recover(self) -> bool:
+            raise files.SwitchError("systemctl daemon-reload: no bus")
+
+    made = {"hopeless": Hopeless(), "main": serving.switch()}
+    serving.switch().record(state="gating", **{"to": NEW, "from": OLD, "previous_before": OLDER})
+    monkeypatch.setattr(cli, "Switch", lambda layout, _systemd: made[layout.instance])
+    assert cli.recover(["hopeless", "main"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "main: an interrupted switch was undone\n"
+    assert said.err == "hopeless: an interrupted switch could not be undone: systemctl daemon-reload: no bus\n"
+
+
 def test_damaged_journal_stops_nobody(serving):
     serving.layout.journal.write_text("{ half a")
     assert serving.switch().recover() is False

@@ -10,7 +10,7 @@ import http.client
 import threading
 
 import pytest
-from switch_host import NEW, OLD, OLDER, devices, files, front, neighbours, overlap, transaction
+from switch_host import NEW, OLD, OLDER, devices, files, front, neighbours, overlap, retention, transaction
 
 GB = 10**9
 GPU = {"engine_name": "CUDA0", "uuid": "GPU-1", "weights": 30 * GB, "context": 5 * GB, "compute": GB}
@@ -154,6 +154,40 @@ def test_deployment_that_fails_in_its_own_place_is_undone_without_a_gap(fronted,
     assert (journal["state"], journal["serving"], journal["gap_seconds"]) == ("undone", OLD, 0.0)
     assert fronted.links() == (OLD, OLDER) and fronted.client.failed == 0
     nothing_is_left(fronted)
+
+
+@pytest.fixture
+def second_serves(fronted, monkeypatch):
+    """The new deployment was good beside and fails in its own place, and the old one does not come back."""
+    lay(fronted)
+    real = fronted.systemd.restart
+
+    def restart():
+        fronted.behaviours.update({NEW: "gibberish", OLD: "gibberish"})
+        real()
+
+    monkeypatch.setattr(fronted.systemd, "restart", restart)
+    journal = fronted.run(NEW)
+    assert (journal["state"], journal["serving"]) == ("failed", NEW)
+    assert fronted.links() == (OLD, OLDER) and front.Front(fronted.layout).port == fronted.spare
+    return fronted
+
+
+def test_second_server_stays_while_it_is_the_only_one_that_serves(second_serves):
+    second_serves.switch().recover()
+    refused = second_serves.run("d" * 12)
+    assert (refused["state"], refused["serving"]) == ("undone", NEW)
+    second_serves.switch().recover()
+    assert second_serves.second.active == "active" and front.Front(second_serves.layout).port == second_serves.spare
+    assert second_serves.client.failed == 0 and retention.superfluous(second_serves.layout, 0) == []
+
+
+def test_boot_ends_the_second_server_and_sends_requests_to_the_first(second_serves):
+    second_serves.client.done.set()
+    second_serves.behaviours[OLD] = "good"
+    second_serves.reboot()
+    assert second_serves.links() == (OLD, OLDER) and second_serves.systemd.active == "active"
+    nothing_is_left(second_serves)
 
 
 REASONS = {

@@ -60,14 +60,16 @@ def test_deployments_that_fail_go_too(serving):
 
 
 def test_interrupted_removal_is_finished_and_strangers_stay(serving):
-    half = serving.layout.declared / "deployments" / ".gone-123456789abc"
-    half.mkdir()
+    half = serving.layout.declared / "deployments" / f".gone-{identity(2)}"
+    (half / "engine").mkdir(parents=True)
+    aged(serving, 2)
     stranger = serving.layout.recorded / "notes"
     stranger.mkdir()
     orphan = serving.layout.recorded / identity(1)
     orphan.mkdir()
     retention.prune(serving.layout, 0)
     assert not half.exists() and not orphan.exists() and stranger.is_dir()
+    assert not serving.layout.deployment(identity(2)).exists()
     assert serving.links() == (OLD, OLDER)
 
 

@@ -52,3 +52,27 @@ def test_listening(tmp_path, table, address, host_address, port, expected):
 
 def test_disk_speed_of_a_file_that_is_not_there():
     assert hosts.disk_speed("/nonexistent/model.gguf") == 0.0
+
+
+JOURNALCTL = """#!/bin/sh
+case " $* " in
+  *" --sync "*) ;;
+  *" INVOCATION_ID=silent "*) echo "systemd: it did not start" ;;
+  *"=silent "*) ;;
+  *" --lines=2 "*) echo "a line before the last"; echo "the last line" ;;
+  *) yes "a line of a long log" ;;
+esac
+"""
+
+
+def test_log_of_a_server_that_has_written_without_end(tmp_path, monkeypatch):
+    program = tmp_path / "journalctl"
+    program.write_text(JOURNALCTL)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(hosts, "LOG_BYTES", 4200)
+    unit = hosts.Systemd("main")
+    assert unit.log("talkative") == ["a line of a long log"] * 200
+    assert unit.log("talkative", 2) == ["a line before the last", "the last line"]
+    assert unit.log("silent") == ["systemd: it did not start"]
+    assert unit.log("") == []
