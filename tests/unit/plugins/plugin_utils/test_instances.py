@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ def test_what_is_not_said_has_the_roles_default() -> None:
         if name not in (*_instances.REQUIRED, "revision"):
             assert defaults[key.variable] == key.default, name
     assert _instances.read([SMALL])[0]["ctx_size"] == 0
+
+
+def test_the_plan_takes_the_servers_variables_for_what_they_are() -> None:
+    defaults = yaml.safe_load((ROOT / "roles/llama_server/defaults/main.yml").read_text())
+    text = yaml.safe_load((ROOT / "roles/llama_plan/vars/main.yml").read_text())["_llama_plan_serving"]
+    assumed = {name: yaml.safe_load(value) for name, value in re.findall(r"(llama_server_\w+) \| default\(([^)]*)\)", text)}
+    assert len(assumed) == 6
+    assert assumed == {name: defaults[name] for name in assumed}
 
 
 def test_site_tells_the_roles_every_variable_that_they_read_of_an_instance() -> None:
