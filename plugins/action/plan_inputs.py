@@ -12,8 +12,9 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.vars import load_extra_vars
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_settings, _planner, _recorded
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _instances, _plan_settings, _planner, _recorded
 
 # Names of variables that the role loads from vars/catalog/, one a family.
 SHIPPED = "_llama_plan_catalog_"
@@ -36,13 +37,16 @@ class ActionModule(ActionBase):
             sources = settings.pop("sources")
             settings.update(endpoint=sources["endpoint"], mirror=sources["mirror"])
             settings["advisories"] = self._advisories(variables, arguments.get("advisories", []))
-            entry = _catalog.find_entry(settings["model"], {**self._shipped(variables), **arguments.get("catalog", {})})
+            catalog = {**self._shipped(variables), **arguments.get("catalog", {})}
+            wishes = self._wishes(settings, catalog, arguments.get("instances") or [], arguments.get("serving") or {})
             recorded = _recorded.check(arguments["recorded"], variables["inventory_hostname"]) if "recorded" in arguments else None
-        except (_plan_settings.SettingsError, _catalog.PlanError, _recorded.RecordedError) as error:
+        except (_plan_settings.SettingsError, _instances.InstancesError, _catalog.PlanError, _recorded.RecordedError) as error:
             raise AnsibleActionFail(str(error)) from None
         result: dict[str, Any] = {"changed": False}
         if recorded is None:
-            hardware = {"module_name": "onprem.llamacpp.hardware_facts", "module_args": dict(arguments.get("hardware", {}))}
+            asked = dict(arguments.get("hardware", {}))
+            asked["ports"] = [wish["settings"]["port"] for wish in wishes.values()]
+            hardware = {"module_name": "onprem.llamacpp.hardware_facts", "module_args": asked}
             result = dict(self._execute_module(**hardware, task_vars=variables))
             if result.get("failed") or result.get("unreachable"):
                 return result
@@ -50,11 +54,32 @@ class ActionModule(ActionBase):
             settings["cuda_problems"] = list(self._with_facts(variables, result["ansible_facts"], "llama_plan_cuda_problems") or [])
             settings["driver_refusal"] = str(self._with_facts(variables, result["ansible_facts"], "llama_plan_driver_refusal"))
         facts = recorded or result["ansible_facts"]["llama_hardware"]
-        asked = _planner.needs_listing(facts, settings, entry)
-        if asked and sources["problem"]:
+        for wish in wishes.values():
+            if _planner.needs_listing(facts, wish["settings"], wish["entry"]):
+                wish["question"] = _planner.question(wish["settings"], wish["entry"])
+        questions = [wish["question"] for wish in wishes.values() if wish["question"]]
+        if questions and sources["problem"]:
             raise AnsibleActionFail(sources["problem"])
-        question = _planner.question(settings, entry) if asked else {}
-        return {**result, "facts": facts, "recorded": recorded is not None, "settings": settings, "entry": entry, "question": question}
+        return {**result, "facts": facts, "recorded": recorded is not None, "wishes": wishes, "questions": questions}
+
+    def _wishes(self, main: dict[str, Any], catalog: dict[str, Any], declared: Any, serving: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What every instance of the host is to be, by its name, in the order of planning.
+
+        Raises:
+            InstancesError, PlanError: one of them cannot be understood.
+        """
+        own = {**serving, "port": main["port"]}
+        wishes = {main["instance"]: {"settings": main, "entry": _catalog.find_entry(main["model"], catalog), "instance": {}}}
+        wishes[main["instance"]].update(question={}, ports=_instances.ports(own, serving) if declared else {})
+        for instance in _instances.read(declared, load_extra_vars(self._loader)) if declared else []:
+            settings = _instances.settings(instance, main)
+            try:
+                entry = _catalog.find_entry(settings["model"], catalog)
+            except _catalog.PlanError as error:
+                raise _instances.InstancesError(f"{_instances.VARIABLE}: {instance['name']}: {error}") from None
+            wish = {"settings": settings, "entry": entry, "instance": instance, "question": {}}
+            wishes[instance["name"]] = {**wish, "ports": _instances.ports(instance, serving)}
+        return wishes
 
     @staticmethod
     def _shipped(variables: dict[str, Any]) -> dict[str, Any]:

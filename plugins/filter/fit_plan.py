@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_text, _planner
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_report, _plan_text, _planner
 
 
 def fit_plan(
@@ -29,12 +29,21 @@ def fit_plan(
         raise AnsibleFilterError(str(error)) from error
 
 
+def host_plans(
+    inputs: dict[str, Any], host: str, listings: list[dict[str, Any]], exact: Optional[dict[str, dict[str, Any]]] = None
+) -> dict[str, Any]:
+    """The plans of all instances of one host, in the form of those of a fleet."""
+    plans, refused = _plan_report.plan_all({host: inputs}, listings, {host: exact or {}})
+    return {"plans": plans, "refused": refused}
+
+
 class FilterModule:
     """Filters of the plan."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "fit_plan": fit_plan,
+            "host_plans": host_plans,
             "plan_refusal": _plan_text.refusal,
             "plan_text": _plan_text.text,
         }

@@ -19,7 +19,9 @@ def prunable_models(hardware: Mapping[str, Any], settings: Mapping[str, Any]) ->
     disk: Mapping[str, Any] = next((entry for entry in hardware["disks"] if entry["path"] == settings["root"]), {})
     if _disks.shared(disk.get("filesystem", "")):
         return []
-    models = _prune.after_switch(hardware["models"], settings["switched"]) if settings["switched"] else hardware["models"]
+    models = hardware["models"]
+    for instance in settings["switched"]:
+        models = _prune.after_switch(models, instance)
     found = _prune.choose(models, disk.get("free", 0), settings["free_bytes"], settings["keep"])
     given_up: list[Mapping[str, Any]] = []
     if settings["staging_days"] >= 0:

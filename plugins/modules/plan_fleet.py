@@ -37,9 +37,9 @@ attributes:
     support: none
     details: Nothing is changed.
 seealso:
-  - plugin: onprem.llamacpp.fit_plan
+  - plugin: onprem.llamacpp.host_plans
     plugin_type: filter
-    description: Makes the plan of one host.
+    description: Makes the plans of one host.
 author:
   - onprem.llamacpp contributors (@onprem)
 """
@@ -54,11 +54,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plans:
-  description: The plan of each host, by its name in the inventory.
+  description: The plans of each host by its name in the inventory, and by instance.
   returned: always
   type: dict
 refused:
-  description: Why a host is refused, by its name in the inventory, for those that are.
+  description: Why a host is refused, by its name in the inventory, for those of which an instance is.
   returned: always
   type: dict
 json:

@@ -27,6 +27,16 @@ options:
     type: list
     elements: dict
     default: []
+  instances:
+    description:
+      - Further instances of the host, as C(llama_instances) has them. They get O(settings) but for the keys that they have themselves.
+    type: list
+    elements: dict
+    default: []
+  serving:
+    description: What decides the ports that instances take, C(fronted), C(metrics), C(overlap), and the ports of the main one.
+    type: dict
+    default: {}
   hardware:
     description: Options for M(onprem.llamacpp.hardware_facts).
     type: dict
@@ -77,16 +87,16 @@ ansible_facts:
   description: C(llama_hardware), as M(onprem.llamacpp.hardware_facts) returns it.
   returned: when O(recorded) is not given
   type: dict
-settings:
-  description: The settings, checked.
+wishes:
+  description:
+    - What is wished of each instance by its name, in the order in which they are planned. C(settings), checked; C(entry), the catalogue
+      entry of the model with C(alias) and C(repo_id); C(question), what M(onprem.llamacpp.gguf_repo_info) must be asked before a plan can
+      be made, empty when it need not be; C(ports) by what sets them; C(instance), every key of a further instance.
   returned: success
   type: dict
-entry:
-  description: The catalogue entry of the model, with C(alias) and C(repo_id).
+questions:
+  description: The questions of all instances that have one.
   returned: success
-  type: dict
-question:
-  description: What M(onprem.llamacpp.gguf_repo_info) must be asked before a plan can be made. Empty when it need not be.
-  returned: success
-  type: dict
+  type: list
+  elements: dict
 """

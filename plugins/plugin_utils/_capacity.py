@@ -8,7 +8,7 @@ Never memory that happens to be free: a host under load, or already serving, get
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
@@ -28,6 +28,7 @@ class Capacity(NamedTuple):
     devices: list[dict[str, Any]]  # facts of each, with its C(capacity)
     ram: int
     ram_total: int
+    ram_held: int  # by other instances
     ram_bandwidth: int
     disk_bandwidth: int
     notes: list[str]
@@ -40,21 +41,18 @@ class Capacity(NamedTuple):
 def capacity(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Capacity:
     """The host's devices and memory, less what strangers and other instances hold and what is kept free."""
     notes: list[str] = []
-    neighbours = [
-        entry.get("plan") or {}
-        for entry in facts.get("instances", [])
-        if entry["name"] != settings["instance"] and entry.get("active") == "active"
-    ]
+    plans = [entry.get("plan") or {} for entry in neighbours(facts, settings)]
     total = facts["memory"]["total"]
     limit = facts["memory"].get("cgroup_limit")
     if limit and limit < total:
         notes.append(f"memory is limited to {amount(limit)} of {amount(total)} by a control group")
         total = limit
-    ram = _grain(total - settings["ram_reserve"] - sum(_host_share(plan) for plan in neighbours))
+    held = sum(_host_share(plan, settings["ram_reserve"]) for plan in plans)
+    ram = _grain(total - settings["ram_reserve"] - held)
     devices = []
     for device in facts.get("devices", []):
         uuid = device["uuid"] or device.get("pci_address", "")
-        taken = sum(_device_share(plan, uuid) for plan in neighbours)
+        taken = sum(_device_share(plan, uuid) for plan in plans)
         usable = _grain(device["total"] - device.get("foreign", 0) - taken - settings["vram_margin"])
         if device.get("unified"):
             usable = min(usable, ram)
@@ -62,16 +60,50 @@ def capacity(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Capacity:
     devices = _visible(devices, notes)
     for device in devices:
         notes += _device_notes(device)
-    if neighbours:
-        notes.append(f"{len(neighbours)} other instance(s) of this host are left their memory")
     return Capacity(
         devices=devices,
         ram=ram,
         ram_total=total,
+        ram_held=held,
         ram_bandwidth=(facts["memory"].get("bandwidth") or {}).get("bytes_per_second") or RAM_BANDWIDTH,
         disk_bandwidth=_disk_bandwidth(facts, settings["model_root"]),
         notes=notes,
     )
+
+
+def neighbours(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The other instances of the host that hold memory, or will when they are planned before this one."""
+    return [entry for entry in facts.get("instances", []) if entry["name"] != settings["instance"] and entry.get("active") == "active"]
+
+
+def left_to_others(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each of the others holds of devices and of the host's memory, and whether it is declared."""
+    declared = settings.get("declared", [])
+    return [
+        {
+            "instance": entry["name"],
+            "declared": entry["name"] in declared,
+            "devices": _device_share(entry.get("plan") or {}),
+            "host": _host_share(entry.get("plan") or {}, settings["ram_reserve"]),
+        }
+        for entry in neighbours(facts, settings)
+    ]
+
+
+def left_by_others(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    """Memory of all devices that neither strangers nor other instances hold."""
+    others = sum(_device_share(entry.get("plan") or {}) for entry in neighbours(facts, settings))
+    return sum(device["total"] - device.get("foreign", 0) for device in facts.get("devices", [])) - others
+
+
+def fits_beside(facts: Mapping[str, Any], plan: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is memory for a plan while other plans are served; margins are left out, because the others will make room."""
+    for device in facts.get("devices", []):
+        uuid = device["uuid"] or device.get("pci_address", "")
+        own = _device_share(plan, uuid)
+        if own and own + sum(_device_share(other, uuid) for other in others) > device["total"] - device.get("foreign", 0):
+            return False
+    return sum(_host_share(each, 0) for each in (plan, *others)) <= facts["memory"]["total"]
 
 
 def _grain(size: int) -> int:
@@ -101,19 +133,23 @@ def _device_notes(device: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _device_share(plan: Mapping[str, Any], uuid: str) -> int:
+def _device_share(plan: Mapping[str, Any], uuid: str = "") -> int:
+    """What an instance holds of a device, or of all."""
     return sum(
         share["weights"] + share["context"] + share["compute"]
         for share in (plan.get("memory") or {}).get("devices", [])
-        if share["uuid"] == uuid
+        if not uuid or share["uuid"] == uuid
     )
 
 
-def _host_share(plan: Mapping[str, Any]) -> int:
-    """What an instance holds of the host's memory for good; mapped weights that are streamed can be read again."""
+def _host_share(plan: Mapping[str, Any], reserve: int) -> int:
+    """What an instance holds of the host's memory for good. Mapped weights that are streamed can be read again; they need
+    their floor all the same, which is counted against all memory, the reserve included."""
     host = (plan.get("memory") or {}).get("host") or {}
-    parts = ("context", "compute", "cache") if plan.get("fit") == "streaming" else ("weights", "context", "compute", "cache")
-    return sum(host.get(part, 0) for part in parts)
+    streams = plan.get("fit") == "streaming"
+    parts = ("context", "compute", "cache") if streams else ("weights", "context", "compute", "cache")
+    share = sum(host.get(part, 0) for part in parts)
+    return max(share, host.get("floor", 0) - reserve) if streams else share
 
 
 def _disk_bandwidth(facts: Mapping[str, Any], path: str) -> int:

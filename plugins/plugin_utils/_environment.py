@@ -171,6 +171,8 @@ def _rendering(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapp
     if place.get("rpc_servers"):
         out.value(_intents.RPC_SERVERS, ",".join(place["rpc_servers"]))
     devices = settings.get("devices")
+    if not devices and plan.get("confined"):
+        devices = [device["engine_name"] for device in plan["devices"]] or ["none"]
     if devices:
         out.value(_intents.DEVICES, devices if isinstance(devices, str) else ",".join(devices))
     _serving(out, settings)

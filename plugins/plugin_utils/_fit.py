@@ -62,16 +62,19 @@ def regime(name: str, quant: Mapping[str, Any], found: Sizing, room: Capacity) -
         return Regime("resident", [], [], notes)
     scratch = found.host["context"] + found.host["compute"] + shared
     floor = minimum_in_memory(quant, found) + shared
-    if room.ram_total >= floor and scratch <= ram:
+    total = room.ram_total - room.ram_held
+    if total >= floor and scratch <= ram:
+        found.host["floor"] = floor
         # Only a mapped file can be larger than the memory; what would copy or touch all of it is left out.
         placement.update(load_mode="mmap", repack=False, warmup=False, cache_ram_mib=0)
         if found.checkpoint:
             placement["ctx_checkpoints"] = 0
         notes.append(f"{amount(used - ram)} of the weights stay on disk: expect the speed of the disk")
         return Regime("streaming", [], [], notes)
-    if room.ram_total < floor:
-        what = f"{amount(floor)} of host memory even with its experts on disk, the host has {amount(room.ram_total)}"
-        missing, needed = floor - room.ram_total, floor
+    if total < floor:
+        beside = " beside its other instances" if room.ram_held else ""
+        what = f"{amount(floor)} of host memory even with its experts on disk, the host has {amount(total)}{beside}"
+        missing, needed = floor - total, floor + room.ram_held
     else:
         what = f"{amount(scratch)} of host memory for its context and scratch, {amount(ram)} are not reserved"
         missing, needed = scratch - ram, room.ram_total + scratch - ram
@@ -123,7 +126,8 @@ def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict
         identity = {key: device.get(key, "") for key in ("uuid", "engine_name", "name", "total", "capacity")}
         identity["engine_name"] = names.get(device["uuid"], device["engine_name"])
         shares.append({**identity, **part, "headroom": device["capacity"] - sum(part.values())})
-    held = {"total": room.ram_total, "capacity": room.ram, "headroom": room.ram - sum(found.host.values())}
+    taken = sum(size for part, size in found.host.items() if part != "floor")
+    held = {"total": room.ram_total, "capacity": room.ram, "headroom": room.ram - taken}
     return {"devices": shares, "host": {**found.host, **held}}
 
 

@@ -9,34 +9,34 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _catalog, _plan_text, _planner, _recorded
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_text, _recorded, _together
 
 SCHEMA_VERSION = 1
 # What plan_inputs returned for a host; nothing for one that was not reached or was refused there.
 Inputs = Mapping[str, Optional[dict[str, Any]]]
+# The plans of each host, by instance.
+Plans = dict[str, dict[str, dict[str, Any]]]
 
 
-def plan_all(inputs: Inputs, listings: list[dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """The plan of every host that has inputs, and the sentence of refusal for each that is refused.
+def plan_all(
+    inputs: Inputs, listings: list[dict[str, Any]], exact: Optional[Mapping[str, _together.Exact]] = None
+) -> tuple[Plans, dict[str, str]]:
+    """The plans of every host that has inputs, and the sentences of refusal for each of which an instance is refused.
 
     Args:
         inputs: by the host's name in the inventory.
         listings: what repositories answered, each with its question.
+        exact: what engines said, by host and instance, where they were asked.
     """
-    answers = [(listing["__llama_plan_ask"], listing) for listing in listings if "quants" in listing]
     plans, refused = {}, {}
     for host, known in inputs.items():
         if not known or "facts" not in known:
             continue
-        listing = next((answer for question, answer in answers if question == known["question"]), None)
-        try:
-            plan = _planner.plan(known["facts"], known["settings"], known["entry"], listing)
-        except _catalog.PlanError as error:
-            refused[host] = str(error)
-            continue
-        plans[host] = plan
-        if plan["verdict"] == "refuse":
-            refused[host] = _plan_text.refusal(plan)
+        planned = _together.plan_host(known["facts"], known["wishes"], listings, (exact or {}).get(host))
+        plans[host] = planned.plans
+        told = _together.refusals(planned)
+        if told:
+            refused[host] = told
     return plans, refused
 
 
@@ -57,32 +57,33 @@ def _hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def document(inputs: Inputs, plans: dict[str, dict[str, Any]], unread: list[str], now: datetime) -> dict[str, Any]:
-    """Every host's plan with what a reader needs to know about its making.
+def document(inputs: Inputs, plans: Plans, unread: list[str], now: datetime) -> dict[str, Any]:
+    """The plans of every host with what a reader needs to know about their making.
 
     Args:
         inputs: by the host's name in the inventory.
-        plans: likewise, where there is one.
+        plans: likewise, by instance, where there are any.
         unread: why repositories could not be read.
         now: the time to state.
     """
     entries = []
-    for host, plan in plans.items():
+    for host, own in plans.items():
         known = inputs[host] or {}
-        origin = {
-            "inventory_hostname": host,
-            "collected_at": known["facts"].get("collected_at", ""),
-            "recorded": known["recorded"],
-            "link_bits_per_second": known["settings"]["link_bits_per_second"],
-            "hardware": _hardware(known["facts"]),
-        }
-        entries.append({**origin, **{key: value for key, value in plan.items() if key != "header"}})
+        for name, plan in own.items():
+            origin = {
+                "inventory_hostname": host,
+                "collected_at": known["facts"].get("collected_at", ""),
+                "recorded": known["recorded"],
+                "link_bits_per_second": known["wishes"][name]["settings"]["link_bits_per_second"],
+                "hardware": _hardware(known["facts"]),
+            }
+            entries.append({**origin, **{key: value for key, value in plan.items() if key != "header"}})
     meta = {
         "schema_version": SCHEMA_VERSION,
         "generator": "onprem.llamacpp",
         "generated_at": now.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "notes": [" ".join(f"{said.strip()} Sizes are those of the catalogue.".split()) for said in unread],
-        "unplanned": [host for host in inputs if host not in plans],
+        "unplanned": [host for host in inputs if not plans.get(host)],
     }
     return {"meta": meta, "plans": entries}
 
@@ -91,9 +92,10 @@ def lines(report: dict[str, Any], now: datetime) -> list[str]:
     """The tables of all hosts, then the fleet's."""
     told: list[str] = []
     for plan in report["plans"]:
+        name = _plan_text.whose(plan)
         age = _recorded.age(plan["collected_at"], now)
         facts = f"recorded {plan['collected_at']}{', ' + age if age else ''}; the host was not asked" if plan["recorded"] else ""
-        told += ["", *_plan_text.text(plan, plan["inventory_hostname"], facts, plan["link_bits_per_second"])]
+        told += ["", *_plan_text.text(plan, name, facts, plan["link_bits_per_second"])]
     told += ["", *_plan_text.summary(report["plans"], report["meta"]["unplanned"])]
     for note in report["meta"]["notes"]:
         told += ["", *_plan_text.paragraph(note)]

@@ -15,6 +15,7 @@ WIDTH = 100
 NOTHING = "-"
 TOGETHER = "\N{NO-BREAK SPACE}"  # a space at which no line ends
 LABEL = 12
+MAIN = "main"
 BAR = 24
 COLUMNS = {"Host": 24, "Verdict": 11, "Quant": 14, "Fit": 9, "Tokens/s": 12}  # of the fleet's table, at most
 SYMBOLS = {"accept": "✔", "downgrade": "▼", "refuse": "✘"}
@@ -39,7 +40,20 @@ NO_PLAN = "no plan: the host was not reached, or what is known of it cannot be p
 
 def refusal(result: dict[str, Any]) -> str:
     """One sentence or two for the user whose wish is refused."""
-    return f"{result['model']} {result['quant_requested']} is refused on {result['host']}: " + "; ".join(result["reasons"])
+    where = whose({**result, "inventory_hostname": result["host"]})
+    return f"{result['model']} {result['quant_requested']} is refused on {where}: " + "; ".join(result["reasons"])
+
+
+def whose(result: dict[str, Any]) -> str:
+    """The host of a plan, and the instance where it is a further one."""
+    further = result.get("instance", MAIN) != MAIN
+    return result["inventory_hostname"] + (f", instance {result['instance']}" if further else "")
+
+
+def holds(entry: dict[str, Any]) -> str:
+    """What another instance of the host has of its memory and of its devices."""
+    devices = f" and {amount(entry['devices'])} of devices" if entry["devices"] else ""
+    return f"{amount(entry['host'])} of memory{devices}"
 
 
 def duration(seconds: int) -> str:
@@ -72,7 +86,7 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
         facts: where the facts are from, when they were not collected just now.
         link: bits per second that the download time was computed with.
     """
-    name = host or result["host"]
+    name = host or whose({**result, "inventory_hostname": result["host"]})
     lines = [f"━━ {name} ".ljust(WIDTH, "━")[:WIDTH]]
     verdict = result["verdict"]
     refused = verdict == "refuse" or not result["placement"]
@@ -84,6 +98,9 @@ def text(result: dict[str, Any], host: str = "", facts: str = "", link: Optional
         lines += _row("facts", facts)
     lines += _given(result) if refused else _fitting(result, link)
     lines += _guide(result.get("guide", {}))
+    for entry in result.get("beside", []) if not refused else []:
+        known = "" if entry["declared"] else "; llama_instances does not declare it"
+        lines += _row("beside", f"{entry['instance']}, which has {holds(entry)}{known}")
     for index, reason in enumerate(result["reasons"]):
         lines += _row("" if index else "because", f"· {reason}")
     for index, note in enumerate([*result.get("notes", []), *result["disk"].get("notes", [])]):
@@ -189,7 +206,7 @@ def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
         verdict = f"{SYMBOLS[entry['verdict']]} {entry['verdict']}"
         quant, fit = (NOTHING, NOTHING) if refused else (entry["quant"], entry["fit"])
         expected = NOTHING if refused else speed(entry["expected"]).removesuffix(" tokens/s") or NOTHING
-        rows.append([entry["inventory_hostname"], verdict, quant, fit, expected, short_of(entry)])
+        rows.append([whose(entry), verdict, quant, fit, expected, short_of(entry)])
     rows += [[name, "? none", NOTHING, NOTHING, NOTHING, NO_PLAN] for name in unplanned]
     widths = [min(most, max([len(head), *(len(row[index]) for row in rows)])) for index, (head, most) in enumerate(COLUMNS.items())]
     left = WIDTH - sum(widths) - 2 * len(widths)
@@ -204,8 +221,9 @@ def summary(entries: list[dict[str, Any]], unplanned: list[str]) -> list[str]:
     told = [f"{counts[verdict]} {verdict}" for verdict in SYMBOLS if counts[verdict]] + (
         [f"{len(unplanned)} without a plan"] if unplanned else []
     )
-    total = len(entries) + len(unplanned)
-    return [*lines, "─" * WIDTH, f"{total} host{'' if total == 1 else 's'}: {', '.join(told) or 'nothing planned'}"]
+    total = len({entry["inventory_hostname"] for entry in entries}) + len(unplanned)
+    further = f", {len(entries)} instances" if len(entries) + len(unplanned) > total else ""
+    return [*lines, "─" * WIDTH, f"{total} host{'' if total == 1 else 's'}{further}: {', '.join(told) or 'nothing planned'}"]
 
 
 def paragraph(value: str) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _floors, _strangers
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _advisories, _capacity, _floors, _obstacles
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._catalog import PlanError
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._fit import assess, present
@@ -21,7 +21,6 @@ ORDERS = (
     *("placement", "ctx_size", "cache_type_k", "cache_type_v", "parallel", "ubatch_size", "threads", "numa", "rpc_servers"),
     *("ram_reserve", "vram_margin", "require_gpu", "engine_number"),
 )
-NOTEWORTHY_PERCENT = 2
 REGIMES = ("vram", "resident", "streaming")
 
 
@@ -31,6 +30,12 @@ def _instance(facts: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _wish_hash(settings: dict[str, Any]) -> str:
     return digest({key: settings.get(key) for key in ("model", "quant", "quant_policy", "use_case", "revision")}, 12)
+
+
+def _orders_hash(settings: dict[str, Any]) -> str:
+    # Only hosts whose devices are shared out among instances have an order about devices.
+    allowed = {} if settings.get("allowed") is None else {"allowed": settings["allowed"]}
+    return digest({**{key: settings.get(key) for key in ORDERS}, **allowed}, 12)
 
 
 def _kept_plan(facts: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +172,10 @@ def decide(
     reasons = [*short, *(f"it would fit with {remedy}" for remedy in assessed[wanted]["remedies"]), *fitting(assessed)]
     if not smaller:
         return wanted, "refuse", [*reasons, "no smaller quant fits either: choose another host or model"]
-    return wanted, "refuse", [*reasons, f"{smaller[-1]} would fit: -e quant={smaller[-1]} or -e quant_policy=downgrade"]
+    how = f"quant: {smaller[-1]} or quant_policy: downgrade in llama_instances"
+    if not settings.get("further"):
+        how = f"-e quant={smaller[-1]} or -e quant_policy=downgrade"
+    return wanted, "refuse", [*reasons, f"{smaller[-1]} would fit: {how}"]
 
 
 def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
@@ -175,32 +183,6 @@ def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
     largest = {found["fit"]: name for name, found in assessed.items() if found["usable"]}
     told = [f"{regime} {largest[regime]} ({amount(assessed[largest[regime]]['bytes'])})" for regime in REGIMES if regime in largest]
     return [f"the largest that fit here: {', '.join(told)}"] if told else []
-
-
-def overdrawn(instance: dict[str, Any]) -> list[str]:
-    """What to do where the last start took clearly more on a device than was planned."""
-    return [
-        f"{share['engine_name']} took {amount(share['actual'] - share['planned'])} more than planned at the last start: "
-        f"raise llama_plan_vram_margin by as much"
-        for share in instance.get("actual", [])
-        if share["error_percent"] > NOTEWORTHY_PERCENT
-    ]
-
-
-def host_problems(facts: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """What on the host stands in the way whatever is deployed."""
-    own_unit = f"llamacpp@{settings['instance']}.service"
-    problems = list(settings.get("problems", []))
-    everywhere = ("0.0.0.0", "::")
-    for entry in facts.get("listeners", []):
-        clash = settings["host"] in everywhere or entry["address"] in (*everywhere, settings["host"])
-        if entry["port"] == settings["port"] and clash and entry.get("unit") != own_unit:
-            holder = (entry["program"], entry["pid"], entry.get("unit", ""))
-            problems.append(
-                f"port: {settings['port']} is held by {_strangers.name(*holder)}: stop it ({_strangers.remedy(*holder)})"
-                " or choose another llama_server_port"
-            )
-    return problems
 
 
 def plan(
@@ -232,13 +214,13 @@ def plan(
     if kept:
         name, verdict, reasons = kept["quant"], kept["verdict"], ["the deployed quant still serves this wish"]
     else:
-        vram = sum(device["total"] - device.get("foreign", 0) for device in facts.get("devices", []))
+        vram = _capacity.left_by_others(facts, settings)
         name, verdict, reasons = decide(settings, entry, assessed, broken, vram)
     found, quant = assessed.get(name), table.get(name, {})
     result = _result(facts, settings, entry, quant, found)
     result["alternatives"] = [_alternative(other) for other in assessed.values()]
     result = keep_placement(result, kept)
-    told = overdrawn(_instance(facts, settings["instance"]))
+    told = _obstacles.overdrawn(_instance(facts, settings["instance"]), settings)
     result["notes"] = [*(note for note in result["notes"] if note not in told), *told]
     header = quant.get("header") or {}
     concerning = _advisories.concerning(
@@ -250,7 +232,10 @@ def plan(
         facts.get("engines", []),
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
-    problems = host_problems(facts, settings)
+    result["beside"] = _capacity.left_to_others(facts, settings)
+    if verdict == "refuse":
+        reasons = [*reasons, *_obstacles.others(result["beside"])]
+    problems = _obstacles.on_host(facts, settings)
     if result["engine_backend"] == "cuda":
         problems += [f"toolkit: {problem.rstrip('.')}" for problem in settings.get("cuda_problems", [])]
     problems += _advisories.refusals(result["advisories"], problems, settings["quant_policy"] == "force")
@@ -281,7 +266,7 @@ def _result(
         "host": facts.get("hostname", ""),
         "instance": settings["instance"],
         "wish": _wish_hash(settings),
-        "orders": digest({key: settings.get(key) for key in ORDERS}, 12),
+        "orders": _orders_hash(settings),
         "model": settings["model"],
         "alias": entry["alias"],
         "repo_id": entry["repo_id"],
@@ -296,6 +281,8 @@ def _result(
         "refused_by_engine": bool(found and found["refused_by_engine"]),
         "notes": found["notes"] if found else [],
         "engine_backend": backend,
+        # A CUDA server is shown its devices; the others have to be told which are not for them.
+        "confined": settings.get("allowed") is not None and backend not in ("cuda", "cpu"),
         "placement": found["placement"] if found else {},
         "devices": devices,
         "memory": found["memory"] if found else {"devices": [], "host": {}},
@@ -322,7 +309,8 @@ def _kept_header(header: Optional[dict[str, Any]]) -> Optional[dict[str, Any]]:
 def _model_path(facts: dict[str, Any], entry: dict[str, Any], quant: dict[str, Any], name: str) -> str:
     """The first shard on the host, where the model is there."""
     model = present(facts, entry["repo_id"], quant.get("commit", "")).get(name)
-    return f"{model['path']}/{quant['files'][0]['path'].rpartition('/')[2]}" if model and quant.get("files") else ""
+    there = model and model["path"] and quant.get("files")
+    return f"{model['path']}/{quant['files'][0]['path'].rpartition('/')[2]}" if model and there else ""
 
 
 def _alternative(other: dict[str, Any]) -> dict[str, Any]:

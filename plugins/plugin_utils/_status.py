@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._instances import KEYS, MAIN
+
 SCHEMA_VERSION = 1
 OK, DEGRADED, FAILED = "ok", "degraded", "failed"
 ORDER = (OK, DEGRADED, FAILED)
@@ -29,29 +31,54 @@ HEADINGS = (
 )
 
 
-def document(collected: Mapping[str, Optional[Mapping[str, Any]]], declared: Mapping[str, str]) -> dict[str, Any]:
+def document(
+    collected: Mapping[str, Optional[Mapping[str, Any]]],
+    declared: Mapping[str, str],
+    variables: Optional[Mapping[str, Mapping[str, Any]]] = None,
+) -> dict[str, Any]:
     """The state of the hosts.
 
     :param collected: what M(onprem.llamacpp.llama_server_info) returned for each host as ``instances``; None where it could not be asked
     :param declared: ``model`` (alias or repository) and ``quant`` that the main instance should serve; empty for no matter
+    :param variables: of each host, C(llama_instances) and C(llama_server_instance), which declare the others
     """
     hosts = {}
     for name, found in collected.items():
         if found is None:
             hosts[name] = {"state": FAILED, "reasons": ["it cannot be reached"], "instances": {}}
             continue
-        instances = {key: instance(told, declared if key == "main" else {}) for key, told in found.items()}
+        own = (variables or {}).get(name, {})
+        wished = {str(entry.get("name")): _wished(entry) for entry in own.get("llama_instances") or []}
+        known = {str(own.get("llama_server_instance") or MAIN): {}, MAIN: declared, **wished}
+        instances = {key: instance(told, known.get(key)) for key, told in found.items()}
         reasons = [] if instances else ["nothing is deployed"]
+        missing = [f"{key} is declared in llama_instances and not deployed: run site.yml" for key in wished if key not in found]
+        reasons += missing
         states = [each["state"] for each in instances.values()] or [FAILED]
+        states += [FAILED] * bool(missing)
         hosts[name] = {"state": max(states, key=ORDER.index), "reasons": reasons, "instances": instances}
     state = max((host["state"] for host in hosts.values()), key=ORDER.index, default=OK)
     return {"schema_version": SCHEMA_VERSION, "state": state, "exit_code": ORDER.index(state), "hosts": hosts}
 
 
-def instance(told: Mapping[str, Any], declared: Mapping[str, str]) -> dict[str, Any]:
-    """One instance: its state, why, and the figures that an operator asks for. Sizes are bytes."""
+def _wished(entry: Mapping[str, Any]) -> dict[str, str]:
+    """What one of C(llama_instances) should serve: its alias or model, and its quant where it is to be exactly that."""
+    free = entry.get("use_case") or entry.get("quant_policy") == "downgrade"
+    model = entry.get("alias") or entry.get("model") or KEYS["model"].default
+    return {"model": model, "quant": "" if free else entry.get("quant") or KEYS["quant"].default}
+
+
+def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, str]]) -> dict[str, Any]:
+    """One instance: its state, why, and the figures that an operator asks for. Sizes are bytes.
+
+    :param told: of it, as M(onprem.llamacpp.llama_server_info) returns it
+    :param declared: ``model`` and ``quant`` that it should serve; None for one that nothing declares
+    """
     deployed, gate, looked = told["deployment"], told["gate"], told["inspection"]
     failed, degraded = _failures(told), list(looked.get("drift") or [])
+    if declared is None:
+        degraded.append("llama_instances does not declare it: playbooks/remove.yml removes it")
+        declared = {}
     if deployed and declared.get("model") and declared["model"] not in (deployed.get("alias"), deployed.get("repo_id")):
         degraded.append(f"it serves {deployed.get('alias')}, declared is {declared['model']}")
     if deployed and declared.get("quant") not in (None, "", "auto", deployed.get("quant")):

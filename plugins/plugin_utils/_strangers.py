@@ -38,3 +38,18 @@ def device_note(engine_name: str, held: str, total: str, largest: list[Mapping[s
         f"{engine_name}: {held} of {total} are held by other programs: {who}"
         f"; to have it back: {remedy(first['name'], first['pid'], first.get('unit', ''))}"
     )
+
+
+def is_ours(unit: str) -> bool:
+    """Whether a unit is a server of this collection."""
+    return unit.startswith("llamacpp@")
+
+
+def moving(unit: str) -> str:
+    """What to do about a port that a declared instance holds until this run would give it another."""
+    return f"{unit} is to have another port by the same inventory: change its port in a run of its own, before this one,"
+
+
+def undeclared(instance: str) -> str:
+    """What to do about an instance of ours that a host has and the inventory does not speak of."""
+    return f"which llama_instances does not declare: declare it, or remove it (playbooks/remove.yml -e llama_remove_instances={instance})"

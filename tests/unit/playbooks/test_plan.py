@@ -144,7 +144,6 @@ def test_hosts_of_every_kind_run_the_default_quant_in_their_regimes(play: Any, t
             "llama_plan_placement has ngl, which is not known: it may have n_gpu_layers",
             id="order",
         ),
-        pytest.param({}, {"model": "kimi-k2-instrukt"}, "did you mean 'kimi-k2-instruct'?", id="unknown model"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(play: Any, fleet: Any, host: dict[str, Any], extra: dict[str, Any], sentence: str) -> None:
@@ -308,6 +307,60 @@ def test_a_disk_that_cannot_hold_both(play: Any, fleet: Any, tmp_path: Path, all
             "set llama_model_replace: in_place, which removes UD-Q2_K_XL of unsloth/Kimi-K2-Instruct-GGUF at aaaaaaaa (381 GB) first"
             in told
         )
+
+
+TINY = {"tiny": {"repo_id": "org/tiny-GGUF", "quants": {"Q4_0": {"bytes": 10**9}, "Q8_0": {"bytes": 2000 * 10**9}}}}
+FURTHER = {"name": "small", "port": 8081, "model": "tiny", "quant": "Q4_0"}
+
+
+def test_further_instances_are_planned_on_what_is_left(play: Any, fleet: Any, tmp_path: Path) -> None:
+    """By the playbook: every instance has its table, its plan in the document, and its own plan where a variable names it."""
+    facts = {**FACTS, "warnings": []}
+    host = {"llama_plan_use_recorded": True, "llama_hardware_recorded": facts, "llama_plan_catalog": TINY}
+    playbook = yaml.safe_load((ROOT / "playbooks/plan.yml").read_text())
+    show = "{{ llama_plan_result.model }} of {{ llama_plan_results.keys() | join(',') }}"
+    playbook[0]["tasks"] = [
+        {"ansible.builtin.debug": {"msg": f"now: {show}"}},
+        {
+            "ansible.builtin.debug": {"msg": f"then: {show}"},
+            "vars": {"llama_plan_instance": "{{ llama_instance }}"},
+            "loop": "{{ llama_plan_results.keys() | difference(['main']) }}",
+            "loop_control": {"loop_var": "llama_instance"},
+        },
+    ]
+    target = tmp_path / "plan.yml"
+    target.write_text(yaml.safe_dump(playbook))
+    inventory = fleet(**{"gpu-1": {**host, "llama_instances": [FURTHER]}, "gpu-2": host})
+    status, told = play(inventory=inventory, playbook=str(target), llama_plan_output=str(tmp_path / "out"))
+    assert status == 0, told
+    assert "━━ gpu-1, instance small ━" in told and "2 hosts, 3 instances: 3 accept" in told
+    assert "now: kimi-k2-instruct of main,small" in told and "then: tiny of main,small" in told
+    document = json.loads((tmp_path / "out/plan.json").read_text())
+    jsonschema.validate(document, json.loads((ROOT / "docs/plan.schema.json").read_text()), cls=jsonschema.Draft202012Validator)
+    assert [(plan["inventory_hostname"], plan["instance"]) for plan in document["plans"]] == [
+        ("gpu-1", "main"), ("gpu-1", "small"), ("gpu-2", "main"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instance", "extra", "sentence"),
+    [
+        pytest.param(
+            {"port": 8080}, {}, "port: 8080 is the port of small and the port of main too: give one of them another port", id="port"
+        ),
+        pytest.param({"quant": "Q8_0"}, {}, "tiny Q8_0 is refused on h, instance small: memory: Q8_0 needs", id="does not fit"),
+        pytest.param({"qant": "x"}, {}, "llama_instances: small has qant, which is not known: did you mean quant?", id="unknown key"),
+        pytest.param({}, {"llama_server_port": 9000}, "llama_server_port is given with -e, which would make it the same", id="for the run"),
+    ],
+)
+def test_what_is_wrong_with_a_further_instance_refuses_its_host(
+    play: Any, fleet: Any, instance: dict[str, Any], extra: dict[str, Any], sentence: str
+) -> None:
+    host = {"llama_plan_use_recorded": True, "llama_hardware_recorded": {**FACTS, "hostname": "h"}, "llama_plan_catalog": TINY}
+    status, told = play(inventory=fleet(**{"gpu-1": {**host, "llama_instances": [{**FURTHER, **instance}]}}), **extra)
+    assert status == 2
+    assert sentence in " ".join(told.replace("''", "'").split())
+    assert "Traceback" not in told
 
 
 def test_facts_stay_where_nothing_asks_for_new_ones(

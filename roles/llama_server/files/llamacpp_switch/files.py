@@ -93,7 +93,7 @@ class Layout:
     """Where the files of one instance are."""
 
     def __init__(self, instance: str, root: pathlib.Path = pathlib.Path("/")) -> None:
-        self.instance = instance
+        self.instance, self.root = instance, root
         self.declared = root / "etc/llamacpp/instances" / instance
         self.recorded = root / "var/lib/llamacpp/instances" / instance
         self.journal = self.recorded / "switch.json"
@@ -106,6 +106,11 @@ class Layout:
         self.front = root / "etc/llamacpp/front" / instance
         self.drained = self.recorded / "drained"
         self.wants = root / "etc/systemd/system/multi-user.target.wants"
+
+    def others(self) -> list[Layout]:
+        """The other instances of the host that have a deployment."""
+        names = sorted(link.parent.name for link in self.declared.parent.glob("*/current"))
+        return [Layout(name, self.root) for name in names if name != self.instance]
 
     def linked(self, name: str) -> str:
         """The id that the link ``current`` or ``previous`` points to, or an empty string."""

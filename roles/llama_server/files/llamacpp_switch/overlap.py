@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from . import devices, pagecache
+from . import devices, neighbours, pagecache
 from .files import Document, Layout, read_json, remove_file, write_text
 from .front import Front
 from .host import Systemd, listening
@@ -27,7 +27,8 @@ class Choice(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The host as it is: what the kernel could give, and what the running server has of its own and in mapped files."""
+    """The host as it is: what the kernel could give without taking it from other instances, and what the running server has of
+    its own and in mapped files."""
 
     available: int
     own: int
@@ -73,7 +74,8 @@ def choose(layout: Layout, systemd: Systemd, front: Front, to: str) -> Choice:
     pid = int(state.get("MainPID", 0))
     host, shares = plan.get("memory", {}).get("host", {}), plan.get("memory", {}).get("devices", [])
     same = layout.request(old).get("model_path") == request["model_path"]
-    memory = Memory(pagecache.available_memory(), pagecache.own_memory(pid), 0 if same else pagecache.mapped_memory(pid))
+    available = pagecache.available_memory() - neighbours.reserved(layout)
+    memory = Memory(available, pagecache.own_memory(pid), 0 if same else pagecache.mapped_memory(pid))
     held = {
         str(share.get("uuid", "")): sum(int(share.get(key) or 0) for key in ("weights", "context", "compute"))
         for share in before.get("memory", {}).get("devices", [])

@@ -9,7 +9,7 @@ import pathlib
 import time
 from typing import Callable
 
-from . import pagecache
+from . import neighbours, pagecache
 from .api import first_key
 from .engine import changed
 from .files import Document, Layout, SwitchError, read_json
@@ -58,7 +58,7 @@ def warm(layout: Layout, systemd: Systemd, to: str, tell: Callable[[str], None])
     same = layout.request(layout.linked("current")).get("model_path") == request["model_path"]
     choice = pagecache.choose(
         size,
-        pagecache.available_memory(),
+        pagecache.available_memory() - neighbours.reserved(layout),
         0 if same else pagecache.mapped_memory(int(state.get("MainPID", 0))),
         pagecache.planned_beside(read_json(layout.recorded / to / "plan.json")),
         str(request.get("load_mode", "")),

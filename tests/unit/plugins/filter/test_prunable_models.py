@@ -45,11 +45,12 @@ def facts(filesystem: str = "ext4") -> dict[str, Any]:
         pytest.param({"free_bytes": 50}, ["/m/.P.staging"], id="room enough"),
         pytest.param({"staging_days": -1}, ["/m/IDLE"], id="transfers stay"),
         pytest.param({"keep": [{"repo_id": "org/repo"}]}, [], id="everything kept"),
-        pytest.param({"switched": "main", "staging_days": -1}, ["/m/IDLE", "/m/OLD"], id="after a switch"),
+        pytest.param({"switched": ["main"], "staging_days": -1}, ["/m/IDLE", "/m/OLD"], id="after a switch"),
+        pytest.param({"switched": ["main", "b"], "staging_days": -1}, ["/m/BEFORE", "/m/IDLE", "/m/OLD"], id="after two"),
         pytest.param({"filesystem": "nfs4"}, [], id="a share"),
     ],
 )
 def test_what_would_be_removed(settings: dict[str, Any], paths: list[str]) -> None:
     hardware = facts(settings.pop("filesystem", "ext4"))
-    known = {"root": ROOT, "keep": [], "free_bytes": None, "staging_days": 7, "switched": "", **settings}
+    known = {"root": ROOT, "keep": [], "free_bytes": None, "staging_days": 7, "switched": [], **settings}
     assert sorted(prunable_models(hardware, known)) == sorted(paths)

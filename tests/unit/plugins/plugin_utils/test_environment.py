@@ -368,3 +368,16 @@ def test_what_is_left_out_is_told(build_, settings, words):
 def test_a_build_without_capabilities_is_refused():
     with pytest.raises(_environment.ExpressionError, match="decided when the engine is installed"):
         render({})
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        pytest.param({"confined": True, "devices": [{"engine_name": "Vulkan1"}]}, "Vulkan1", id="its own"),
+        pytest.param({"confined": True, "devices": []}, "none", id="others have all of them"),
+        pytest.param({"confined": False, "devices": [{"engine_name": "Vulkan1"}]}, None, id="nobody else has any"),
+    ],
+)
+def test_a_server_whose_host_shares_out_its_devices_is_told_its_own(plan, told):
+    found = _environment.render({"placement": PLACEMENT, **plan}, REAL["b11549"], SETTINGS)
+    assert found.get("LLAMA_ARG_DEVICE") == told

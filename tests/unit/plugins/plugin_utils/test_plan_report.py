@@ -47,7 +47,7 @@ def known(ram_gb: float, vram_gib: tuple[int, ...] = (), free_gb: int = 2000, **
         "disks": [{"path": MODELS, "free": free_gb * 10**9}],
     }
     question = {"repo_id": ENTRY["repo_id"], "revision": "main", "endpoint": "https://hub.example"}
-    return {"facts": facts, "recorded": True, "settings": settings, "entry": ENTRY, "question": question}
+    return {"facts": facts, "recorded": True, "wishes": {"main": {"settings": settings, "entry": ENTRY, "question": question, "ports": {}}}}
 
 
 FLEET: dict[str, Any] = {
@@ -106,18 +106,19 @@ def test_refused_hosts_are_told_why() -> None:
 
 def test_a_wish_that_cannot_be_understood_is_that_hosts_problem_alone() -> None:
     plans, refused = _plan_report.plan_all({"good": known(540), "bad": known(540, use_case="fun")}, [])
-    assert list(plans) == ["good"]
+    assert [host for host, own in plans.items() if own] == ["good"]
     assert "use case 'fun' is not known" in refused["bad"]
 
 
 def test_each_host_is_planned_with_the_answer_to_its_own_question() -> None:
     files = [{"path": "x-UD-Q2_K_XL.gguf", "size": 360 * 10**9, "sha256": "0" * 64}]
     offer = {"UD-Q2_K_XL": {"bytes": 360 * 10**9, "shards": 1, "complete": True, "files": files}}
-    answer = {"__llama_plan_ask": known(540)["question"], "commit": "a" * 40, "quants": offer}
+    answer = {"__llama_plan_ask": known(540)["wishes"]["main"]["question"], "commit": "a" * 40, "quants": offer}
     other = known(540)
-    other["question"] = {**other["question"], "revision": "v2"}
+    wish = other["wishes"]["main"]
+    wish["question"] = {**wish["question"], "revision": "v2"}
     plans, _refused = _plan_report.plan_all({"asked": known(540), "other": other}, [answer])
-    assert [plans[host]["download"]["bytes"] for host in ("asked", "other")] == [360 * 10**9, 381 * 10**9]
+    assert [plans[host]["main"]["download"]["bytes"] for host in ("asked", "other")] == [360 * 10**9, 381 * 10**9]
 
 
 def test_the_terminal_shows_every_host_and_the_fleet() -> None:
@@ -168,7 +169,7 @@ def test_speed_is_a_range_where_there_is_one(expected: dict[str, Any], words: st
 
 
 def test_advisories_are_told_with_their_source() -> None:
-    plan = _plan_report.plan_all({"a": known(540)}, [])[0]["a"]
+    plan = _plan_report.plan_all({"a": known(540)}, [])[0]["a"]["main"]
     plan["advisories"] = [{"id": "x", "severity": "warning", "text": "Take care.", "source": "PR 1"}]
     assert " warning      Take care. [PR 1]" in _plan_text.text(plan)
 

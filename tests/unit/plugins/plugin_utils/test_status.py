@@ -43,6 +43,7 @@ CASES = {
     "down": ({"active_state": "failed"}, {}, "failed", ["its unit is failed"]),
     "loading": ({"health": "loading"}, {}, "failed", ["it is loading its model"]),
     "not-proven": ({"committed": False}, {}, "failed", ["its deployment has not passed the gate"]),
+    "declared-nowhere": ({}, None, "degraded", ["llama_instances does not declare it"]),
     "nothing": ({"deployment": {}, "gate": {}, "actual": {}, "health": "none"}, {}, "failed", ["nothing is deployed"]),
 }
 
@@ -66,7 +67,9 @@ def test_worst_instance_decides():
 
 
 def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
-    lines = _status.text(_status.document({"a": {"main": told(), "small": told(active_state="failed")}, "c": None}, {}))
+    hosts = {"a": {"main": told(), "small": told(active_state="failed")}, "c": None}
+    declared = {"a": {"llama_instances": [{"name": "small", "model": "kimi"}]}}
+    lines = _status.text(_status.document(hosts, {}, declared))
     assert lines[0].split()[:3] == ["host", "instance", "state"]
     assert "gap" in lines[0] and "1.2s" in lines[1]
     assert lines[1].split()[:7] == ["a", "main", "ok", "kimi", "UD-Q2_K_XL", "b1", "5.25"]
@@ -87,3 +90,27 @@ DURATIONS = {0: "-", 59: "0m59s", 3600: "1h0m", 90061: "1d1h"}
 @pytest.mark.parametrize(("seconds", "words"), DURATIONS.items())
 def test_duration(seconds, words):
     assert _status.duration(seconds) == words
+
+
+DECLARED = [{"name": "small", "port": 8081, "model": "kimi"}]
+FURTHER = {
+    "declared": (DECLARED, {"main": {}, "small": {}}, "ok", ""),
+    "not-deployed": (DECLARED, {"main": {}}, "failed", "small is declared in llama_instances and not deployed"),
+    "taken-out": ([], {"main": {}, "small": {}}, "degraded", "llama_instances does not declare it"),
+    "another-quant": ([{**DECLARED[0], "quant": "Q4_K_M"}], {"main": {}, "small": {}}, "degraded", "declared is Q4_K_M"),
+    "by-its-alias": ([{**DECLARED[0], "model": "x", "alias": "kimi"}], {"main": {}, "small": {}}, "ok", ""),
+    "whatever-fits": ([{**DECLARED[0], "quant": "Q4_K_M", "quant_policy": "downgrade"}], {"main": {}, "small": {}}, "ok", ""),
+}
+
+
+@pytest.mark.parametrize(("declared", "found", "state", "words"), FURTHER.values(), ids=FURTHER)
+def test_further_instances_are_held_to_what_is_declared(declared, found, state, words):
+    hosts = {"a": {name: told(**changes) for name, changes in found.items()}}
+    made = _status.document(hosts, {}, {"a": {"llama_instances": declared}})
+    assert made["state"] == state
+    assert words in " ".join(_status.text(made)[1:])
+
+
+def test_an_instance_that_variables_describe_is_declared():
+    made = _status.document({"a": {"edge": told()}}, {}, {"a": {"llama_server_instance": "edge", "llama_instances": None}})
+    assert made["state"] == "ok"

@@ -10,7 +10,7 @@ import http.client
 import threading
 
 import pytest
-from switch_host import NEW, OLD, OLDER, devices, files, front, overlap, retention, transaction
+from switch_host import NEW, OLD, OLDER, devices, files, front, neighbours, overlap, retention, transaction
 
 GB = 10**9
 GPU = {"engine_name": "CUDA0", "uuid": "GPU-1", "weights": 30 * GB, "context": 5 * GB, "compute": GB}
@@ -248,3 +248,33 @@ def test_interruption_leaves_one_server_and_a_front_that_knows_it(fronted, monke
     assert fronted.links()[0] == wanted and fronted.journal()["committed"] == wanted
     assert fronted.systemd.active == "active"
     nothing_is_left(fronted)
+
+
+PLAN = {"fit": "resident", "memory": {"host": {"weights": 40 * GB, "context": GB, "compute": GB, "cache": 8 * GB}}}
+SHARES = {
+    "loaded-for-itself": (PLAN, 50 * GB, 0, 0),
+    "still-loading": (PLAN, 10 * GB, 0, 40 * GB),
+    "maps-its-weights": (PLAN, 10 * GB, 40 * GB, 40 * GB),
+    "streams": ({**PLAN, "fit": "streaming"}, 10 * GB, 30 * GB, 30 * GB),
+    "no-plan": ({}, 10 * GB, 2 * GB, 2 * GB),
+}
+
+
+@pytest.mark.parametrize(("plan", "own", "mapped", "left"), SHARES.values(), ids=SHARES)
+def test_what_is_left_to_another_instance(plan, own, mapped, left):
+    assert neighbours.share(plan, own, mapped) == left
+
+
+def test_other_instances_that_run_are_left_their_memory(fronted, monkeypatch):
+    for name in ("small", "stopped"):
+        other = files.Layout(name, fronted.root)
+        files.write_json(other.recorded / OLD / "plan.json", PLAN)
+        (other.deployment(OLD)).mkdir(parents=True)
+        other.link("current", OLD)
+    monkeypatch.setattr(neighbours.Systemd, "show", lambda self: {"ActiveState": "active" if "small" in self.unit else "inactive"})
+    assert neighbours.reserved(fronted.layout) == 50 * GB
+    lay(fronted)
+    files.write_json(fronted.layout.recorded / NEW / "plan.json", PLAN)
+    choice = overlap.choose(fronted.layout, fronted.systemd, front.Front(fronted.layout), NEW)
+    assert not choice.chosen
+    assert choice.why == "it takes 50.0 GB of memory, which are not there twice"

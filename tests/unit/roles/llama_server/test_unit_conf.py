@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, Optional
 
 import jinja2
 import pytest
@@ -14,7 +15,7 @@ import pytest
 TEMPLATE = Path(__file__).resolve().parents[4] / "roles/llama_server/templates/unit.conf.j2"
 
 
-def rendered(model_path: str, engine_path: str = "/opt/llamacpp/releases/b1") -> list[str]:
+def rendered(model_path: str, engine_path: str = "/opt/llamacpp/releases/b1", **more: Any) -> list[str]:
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.tests.update(match=lambda text, pattern: re.match(pattern, text), search=lambda text, pattern: re.search(pattern, text))
     values = {
@@ -28,6 +29,7 @@ def rendered(model_path: str, engine_path: str = "/opt/llamacpp/releases/b1") ->
         "_llama_server_peers": [],
         "_llama_server_backend": "cpu",
         "_llama_server_unit_digest": "0123456789ab",
+        **more,
     }
     return environment.from_string(TEMPLATE.read_text()).render(values).splitlines()
 
@@ -37,3 +39,19 @@ def test_the_server_waits_for_the_mounts_of_its_engine_and_its_model(root: str) 
     lines = rendered(f"{root}/org--repo/{'0' * 40}/Q2_K")
     assert f"RequiresMountsFor=/opt/llamacpp/releases/b1 {root}/org--repo/{'0' * 40}/Q2_K" in lines
     assert ("ProtectHome=read-only" in lines) is root.startswith("/home/")
+
+
+@pytest.mark.parametrize(
+    ("uuids", "instances", "shown"),
+    [
+        pytest.param(["GPU-1", "GPU-2"], 2, "GPU-1,GPU-2", id="its own"),
+        pytest.param([], 2, "-1", id="others have them"),
+        pytest.param([], 1, None, id="nobody else is there"),
+    ],
+)
+def test_a_cuda_server_sees_the_devices_that_are_for_it(uuids: list[str], instances: int, shown: Optional[str]) -> None:
+    plan = {"placement": {"load_mode": "auto", "numa": None}, "devices": [{"uuid": uuid} for uuid in uuids]}
+    plans = {str(number): plan for number in range(instances)}
+    lines = rendered("/models/x", _llama_server_backend="cuda", llama_plan_result=plan, llama_plan_results=plans)
+    found = [line.rpartition("=")[2] for line in lines if "CUDA_VISIBLE_DEVICES" in line]
+    assert found == ([shown] if shown else [])
