@@ -51,6 +51,11 @@ class Front:
         """A file of the front by its name."""
         return os.path.join(self.folder, name)
 
+    def ports(self) -> list[int]:
+        """The ports that its site listens on, none without one."""
+        found = (address.rpartition(":")[2] for address in LISTEN.findall(_instance.read_text(self.site) or ""))
+        return sorted({int(port) for port in found if port.isdecimal()})
+
     def apply(self, files: dict[str, File], gone: list[str], check_mode: bool) -> dict[str, object]:
         """Bring files to these texts, remove others, and let nginx load what it has not loaded yet; C(changed) and C(diff).
 

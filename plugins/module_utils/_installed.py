@@ -165,6 +165,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 "port": port,
                 # Whether nginx stands before it, and whether a firewall was told of it.
                 "front": os.path.exists(_front.Front(name).site),
+                "front_ports": _front.Front(name).ports(),
                 "firewall": os.path.exists(_firewall.Firewall(name).record),
                 "document": document,
                 "plan": read_json(instance.record(current, "plan.json")) if current else {},

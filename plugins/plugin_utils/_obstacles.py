@@ -31,11 +31,12 @@ def on_host(facts: Facts, settings: Facts) -> list[str]:
     own, port = settings["instance"], settings["port"]
     problems = list(settings.get("problems", []))
     everywhere = ("0.0.0.0", "::")
-    another = f"choose another {'port for it in llama_instances' if settings.get('further') else 'llama_server_port'}"
+    another = f"choose another {'one in llama_instances' if settings.get('further') else 'llama_server_port'}"
     known = [entry for entry in facts.get("instances", []) if entry["name"] != own]
     for entry in known:
-        if entry.get("port") == port and not entry.get("planned"):
-            problems.append(f"port: {port} is that of instance {entry['name']}, {_strangers.undeclared(entry['name'])}, or {another}")
+        theirs = () if entry.get("planned") else (entry.get("port"), *entry.get("front_ports", []))
+        for wanted in sorted({port, *settings.get("ports", [])} & {*theirs}):
+            problems.append(f"port: {wanted} is that of instance {entry['name']}, {_strangers.undeclared(entry['name'])}, or {another}")
     # Who holds it now, but for the instance itself, those that were just looked at, and those that move away before it is needed.
     expected = {f"llamacpp@{name}.service" for name in (own, *(entry["name"] for entry in known))}
     for entry in facts.get("listeners", []):

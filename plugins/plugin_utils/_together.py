@@ -72,7 +72,7 @@ def _round(facts: Facts, wishes: Wishes, listings: Sequence[Mapping[str, Any]], 
     then = facts
     for name, wish in wishes.items():
         share = shares[name]
-        settings = {**wish["settings"], "declared": list(wishes), "allowed": share.uuids}
+        settings = {**wish["settings"], "declared": list(wishes), "allowed": share.uuids, "ports": [*wish["ports"].values()]}
         settings["keep"] = [*settings.get("keep", []), *(_wanted(other) for key, other in wishes.items() if key != name)]
         settings["problems"] = [*settings.get("problems", []), *share.problems, *clashes.get(name, [])]
         seen = _as_seen(then, name, list(wishes), plans, share.uuids)

@@ -241,3 +241,11 @@ def test_expired_certificate_is_refused_before_clients_meet_it(tmp_path, put):
     with pytest.raises(_front.FrontError, match="has expired; nothing was changed"):
         put(tls="given", certificate=expired, private_key="-----BEGIN PRIVATE KEY-----\nx")
     assert tree(tmp_path) == before
+
+
+def test_ports_are_those_that_the_site_listens_on(front: Any, tmp_path: Any) -> None:
+    assert front.ports() == []
+    (tmp_path / "nginx").mkdir(exist_ok=True)
+    site = "server {\n  listen 0.0.0.0:8444 ssl;\n}\nserver {\n  listen [::1]:9465;\n  # listen 1.2.3.4:1;\n}\n"
+    (tmp_path / "nginx/llamacpp-main.conf").write_text(site)
+    assert front.ports() == [8444, 9465]

@@ -211,6 +211,9 @@ def test_an_instance_that_was_taken_out_keeps_what_it_has_and_is_named() -> None
     assert "which llama_instances does not declare: declare it, or remove it (playbooks/remove.yml -e llama_remove_instances=a)" in told
     moved = plans(facts, quant="S", port=8081)["main"]
     assert moved["reasons"][0].startswith("port: 8081 is that of instance a, which llama_instances does not declare")
+    facts["instances"][1]["front_ports"] = [8444]
+    other = plans(facts, {**B, "port": 8082, "front_port": 8444}, quant="S", serving={"fronted": True})["b"]
+    assert other["reasons"][0].startswith("port: 8444 is that of instance a, which llama_instances does not declare")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +222,7 @@ def test_an_instance_that_was_taken_out_keeps_what_it_has_and_is_named() -> None
         pytest.param(
             {"program": "llama-server", "pid": 77, "unit": "session-1.scope"},
             "port: 8081 is held by llama-server (PID 77, session-1.scope): stop it (kill 77, a llama-server that was started by hand)"
-            " or choose another port for it in llama_instances",
+            " or choose another one in llama_instances",
             id="a stranger",
         ),
         pytest.param(
