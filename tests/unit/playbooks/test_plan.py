@@ -319,8 +319,9 @@ def test_further_instances_are_planned_on_what_is_left(play: Any, fleet: Any, tm
     host = {"llama_plan_use_recorded": True, "llama_hardware_recorded": facts, "llama_plan_catalog": TINY}
     playbook = yaml.safe_load((ROOT / "playbooks/plan.yml").read_text())
     show = "{{ llama_plan_result.model }} of {{ llama_plan_results.keys() | join(',') }}"
+    order = "{{ llama_plan_before_main | map(attribute='name') | join }} main {{ llama_plan_after_main | map(attribute='port') | join }}"
     playbook[0]["tasks"] = [
-        {"ansible.builtin.debug": {"msg": f"now: {show}"}},
+        {"ansible.builtin.debug": {"msg": f"now: {show}, {{{{ inventory_hostname }}}}: {order}"}},
         {
             "ansible.builtin.debug": {"msg": f"then: {show}"},
             "vars": {"llama_plan_instance": "{{ llama_instance }}"},
@@ -330,15 +331,21 @@ def test_further_instances_are_planned_on_what_is_left(play: Any, fleet: Any, tm
     ]
     target = tmp_path / "plan.yml"
     target.write_text(yaml.safe_dump(playbook))
-    inventory = fleet(**{"gpu-1": {**host, "llama_instances": [FURTHER]}, "gpu-2": host})
+    # An instance that holds most of the memory until now is to become a small one.
+    large = {"fit": "resident", "memory": {"devices": [], "host": {"weights": 300 * 10**9}}}
+    running = {"name": "small", "active": "active", "committed": True, "port": 8081, "plan": large}
+    held = {**host, "llama_hardware_recorded": {**facts, "instances": [running]}}
+    hosts = {"gpu-1": {**host, "llama_instances": [FURTHER]}, "gpu-2": host, "gpu-3": {**held, "llama_instances": [FURTHER]}}
+    inventory = fleet(**hosts)
     status, told = play(inventory=inventory, playbook=str(target), llama_plan_output=str(tmp_path / "out"))
     assert status == 0, told
-    assert "━━ gpu-1, instance small ━" in told and "2 hosts, 3 instances: 3 accept" in told
-    assert "now: kimi-k2-instruct of main,small" in told and "then: tiny of main,small" in told
+    assert "━━ gpu-1, instance small ━" in told and "3 hosts, 5 instances: 5 accept" in told
+    assert "now: kimi-k2-instruct of main,small, gpu-1:  main 8081" in told and "gpu-3: small main" in told
+    assert "then: tiny of main,small" in told
     document = json.loads((tmp_path / "out/plan.json").read_text())
     jsonschema.validate(document, json.loads((ROOT / "docs/plan.schema.json").read_text()), cls=jsonschema.Draft202012Validator)
     assert [(plan["inventory_hostname"], plan["instance"]) for plan in document["plans"]] == [
-        ("gpu-1", "main"), ("gpu-1", "small"), ("gpu-2", "main"),
+        ("gpu-1", "main"), ("gpu-1", "small"), ("gpu-2", "main"), ("gpu-3", "main"), ("gpu-3", "small"),
     ]  # fmt: skip
 
 
