@@ -25,6 +25,7 @@ import exposure
 import fetching
 import fitting
 import planning
+import second_host
 import serving
 import swarm
 import unchanged
@@ -58,6 +59,7 @@ def rerun_remote_calls() -> dict[str, Any]:
 FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "rerun_remote_calls": rerun_remote_calls,
     "engine_noop_remote_calls": unchanged.engine_noop_remote_calls,
+    "engine_artifact_seconds": second_host.engine_artifact_seconds,
     "header_vs_ggufpy": header_vs_ggufpy,
     "plan_vs_debug_task": planning.plan_vs_debug_task,
     "fetch_vs_curl": fetching.fetch_vs_curl,

@@ -40,7 +40,6 @@ ROUNDS = 5
 # As a user has it, and not as the many switches of the scenario do.
 WISH = ["-e", "llama_plan_threads=0"]
 
-
 playbook = functools.partial(lab.playbook, INVENTORY)
 on = functools.partial(lab.on, HOST)
 
@@ -70,7 +69,7 @@ def write_big(path: Path) -> None:
 
 
 @functools.cache
-def lab() -> str:
+def deployed() -> str:
     """The host, serving the tiny model with the big one beside it; the id of the deployment that serves."""
     atexit.register(playbook, "tests/lab/destroy.yml")
     playbook("molecule/switch/create.yml")
@@ -96,7 +95,7 @@ def lab() -> str:
 @functools.cache
 def gaps() -> list[tuple[float, float]]:
     """For each round the seconds without an answer during a switch to the big model, and those of its bare load, the cache cold."""
-    serving, found = lab(), []
+    serving, found = deployed(), []
     for _round in range(ROUNDS):
         probe("evict", BIG)
         gap = probe("gap", BIG_ID)
@@ -121,7 +120,7 @@ def switch_gap_ratio() -> dict[str, Any]:
 @functools.cache
 def pairs() -> list[tuple[dict[str, float], dict[str, float]]]:
     """Tokens a second with our flags and with the engine's defaults, turn by turn, the instance's own server stopped."""
-    lab()
+    deployed()
     on("systemctl stop llamacpp@main")
     try:
         return [
@@ -153,7 +152,7 @@ def against_defaults(kind: str) -> dict[str, Any]:
 
 def server_noop_remote_calls() -> dict[str, Any]:
     """Modules, raw commands and transfers of the role llama_server on a host that serves what is wished."""
-    serving = lab()
+    serving = deployed()
     if Path(on("readlink /etc/llamacpp/instances/main/current").strip()).name != serving:
         on(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {serving}")
     output = playbook("site.yml", *WISH, "-vvv")
