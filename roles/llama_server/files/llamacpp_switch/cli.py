@@ -73,20 +73,21 @@ def resolved(layout: Layout, to: str) -> str:
     return before
 
 
-def out_of_service(front: Front, wanted: bool, seconds: float) -> Document:
+def out_of_service(front: Front, wanted: bool, seconds: float, by: str) -> Document:
     """Take an instance out of service or put it back; whether that changed anything, and how many requests are still under way.
 
+    :param by: who wishes it, empty for an operator; only who took it out puts it back, and an operator
     :raises SwitchError: it has no front that could refuse requests.
     """
     if not front.present:
         raise SwitchError(f"instance {front.layout.instance} has no front (llama_server_front)")
-    changed = front.drained != wanted
+    before = front.drained
     if not wanted:
-        front.undrain()
-        return {"changed": changed, "drained": False, "running": front.running(front.port)}
-    front.drain()
+        front.undrain(by)
+        return {"changed": front.drained != before, "drained": front.drained, "running": front.running(front.port)}
+    front.drain(by)
     left = front.wait_idle(front.port, seconds, lambda _text: None)
-    return {"changed": changed, "drained": True, "running": left}
+    return {"changed": not before, "drained": True, "running": left}
 
 
 def instances(root: pathlib.Path = pathlib.Path("/var/lib/llamacpp/instances")) -> list[str]:
@@ -136,6 +137,8 @@ def arguments() -> argparse.ArgumentParser:
             command.add_argument("--link", choices=("current", LINK), default="current", help=argparse.SUPPRESS)
         if name == "status":
             command.add_argument("--after", type=int, default=-1, help="wait until the journal is past this sequence number")
+        if name in ("drain", "undrain"):
+            command.add_argument("--by", default="", metavar="NAME", help="who wishes it, which only they and who gives no name take back")
         if name in ("status", "drain"):
             command.add_argument("--wait", type=float, default=0, metavar="SECONDS")
     return parser
@@ -153,7 +156,7 @@ def main(argv: Optional[list[str]] = None) -> int:
                 raise SwitchError(problem)
             return 0
         if options.command in ("drain", "undrain"):
-            show(out_of_service(Front(Layout(options.instance)), options.command == "drain", getattr(options, "wait", 0.0)))
+            show(out_of_service(Front(Layout(options.instance)), options.command == "drain", getattr(options, "wait", 0.0), options.by))
             return 0
         if shutil.which("systemctl") is None:
             raise SwitchError("this host has no systemd")

@@ -55,14 +55,19 @@ class Front:
         """Whether it refuses new requests."""
         return self.layout.drained.exists()
 
-    def drain(self) -> None:
-        """Refuse new requests and let the health page say so; those under way go on."""
-        if self.present and not self.drained:
-            write_text(self.layout.drained, "")
+    def drain(self, by: str = "") -> None:
+        """Refuse new requests and let the health page say so; those under way go on.
 
-    def undrain(self) -> None:
-        """Take requests again."""
-        remove_file(self.layout.drained)
+        :param by: who wishes it, empty for an operator. What an operator has wished stays an operator's.
+        """
+        if self.present and (not self.drained or not by):
+            write_text(self.layout.drained, by)
+
+    def undrain(self, by: str = "") -> None:
+        """Take requests again: an operator in any case, others when it was their wish."""
+        with contextlib.suppress(FileNotFoundError):
+            if not by or self.layout.drained.read_text(encoding="utf-8") == by:
+                remove_file(self.layout.drained)
 
     def point(self, port: int) -> bool:
         """Send new requests to the engine on another port; those under way stay where they are. Whether that changed anything.

@@ -129,6 +129,24 @@ def test_drained_until_it_is_put_back(before):
     assert not before.drained
 
 
+WHO = {
+    # who drained it one after the other, who puts it back, whether it is out of service then
+    "rollout-its-own": (["rollout"], "rollout", False),
+    "operator-any": (["rollout"], "", False),
+    "rollout-not-an-operators": ([""], "rollout", True),
+    "operator-before-a-rollout": (["", "rollout"], "rollout", True),
+    "operator-after-a-rollout": (["rollout", ""], "rollout", True),
+}
+
+
+@pytest.mark.parametrize(("drainers", "by", "drained"), WHO.values(), ids=WHO)
+def test_who_took_it_out_of_service_puts_it_back_or_an_operator(before, drainers, by, drained):
+    for drainer in drainers:
+        before.drain(drainer)
+    before.undrain(by)
+    assert before.drained == drained
+
+
 def test_switch_and_its_undoing_move_the_front(serving, monkeypatch):
     files.write_text(serving.layout.front / "upstream.conf", "server 127.0.0.1:8080;\n")
     pointed: list[int] = []
