@@ -50,8 +50,10 @@ def test_another_engine_is_switched_to_and_back(server: Any) -> None:
 
 def test_many_switches_leave_as_much_as_a_few(server: Any) -> None:
     handles = int(server.out("ls /proc/1/fd | wc -l"))
+    to = server.good
     for number in range(SWITCHES):
-        to = server.lay(f"round {number}", environment={"LLAMA_ROUND": str(number)}, request={"keep": KEEP})
+        # Like the one before, because the first ones do not stay.
+        to = server.lay(f"round {number}", to, environment={"LLAMA_ROUND": str(number)}, request={"keep": KEEP})
         ended = server.switch(to)
         assert ended.status == 0, ended.journal
     deployments = set(server.out("ls -A /etc/llamacpp/instances/main/deployments").split())
