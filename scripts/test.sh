@@ -109,7 +109,7 @@ side_by_side() {
   local job other
   rm -rf "$logs"
   mkdir -p "$logs"
-  # Hosts mostly wait, so two run side by side.
+  # Jobs wait in turns, for hosts that boot and for packages, so two run side by side.
   take &
   other=$!
   take

@@ -98,3 +98,11 @@ def test_all_addresses_are_those_of_both_families() -> None:
 def test_without_tls_there_is_no_certificate() -> None:
     text = rendered(_llama_server_front_tls=False)
     assert "listen 0.0.0.0:8443;" in text and "ssl" not in text
+
+
+@pytest.mark.parametrize(("tls", "trusted"), [("none", ""), ("internal", "/etc/llamacpp/front/ca.pem"), ("given", "/etc/company.pem")])
+def test_gate_trusts_the_authority_of_the_certificate(tls: str, trusted: str) -> None:
+    expression = yaml.safe_load((ROLE / "vars/main.yml").read_text())["_llama_server_front_ca"]
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
+    values = {"llama_server_front_tls": tls, "llama_server_front_tls_ca": "/etc/company.pem"}
+    assert environment.from_string(expression).render(values) == trusted
