@@ -290,7 +290,7 @@ def test_destroy_leaves_the_machine_as_it_was(lab: Lab, before: dict[str, list[s
     after = traces()
     if before["other labs"] or after["other labs"]:
         # The last lab puts these back, and that may have been one of the others, or it is still to come.
-        for shared in ("other labs", "tables", "forwarding"):
+        for shared in ("other labs", "tables", "forwarding", "inotify"):
             before.pop(shared)
             after.pop(shared)
     assert after == before
