@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._buffer import Buffer
 from ansible_collections.onprem.llamacpp.plugins.module_utils._file_state import LOOK_AGAIN, PUBLISHED, FileState
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import RetryableError, TransferError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._part import SYNC_BYTES
@@ -52,7 +53,7 @@ class Connections:
             self.state.part.save()
 
     def _work(self, number: int) -> None:
-        at, buffer = None, memoryview(bytearray(CHUNK))
+        at, buffer = None, Buffer(CHUNK)
         try:
             while True:
                 found = self._next(number)
@@ -69,6 +70,7 @@ class Connections:
         finally:
             if at is not None:
                 self.links[number].close()
+            buffer.close()
 
     def _next(self, number: int) -> Optional[tuple[int, Segment]]:
         """The next bytes for a connection, as soon as there are some to fetch; None when the file is whole."""
@@ -88,7 +90,7 @@ class Connections:
                 self.state.changed.wait(min(pause, LOOK_AGAIN) if pause else LOOK_AGAIN)
         return None
 
-    def _attempt(self, index: int, link: AnyLink, segment: Segment, buffer: memoryview) -> None:
+    def _attempt(self, index: int, link: AnyLink, segment: Segment, buffer: Buffer) -> None:
         began = time.monotonic()
         try:
             self._fetch(index, link, segment, buffer)
@@ -122,11 +124,11 @@ class Connections:
         else:
             self.shared.progress.note = str(error)
 
-    def _fetch(self, index: int, link: AnyLink, segment: Segment, buffer: memoryview) -> None:
+    def _fetch(self, index: int, link: AnyLink, segment: Segment, buffer: Buffer) -> None:
         source = self.state.source(index)
         if index in self.single:
             with link.open(self.state.item, 0, 0, "") as body:
-                self._stream(index, body, buffer)
+                self._stream(index, body)
             return
         believed = self.changes.get(index, 0) < MOST_CHANGES
         known = self.state.part.journal.etags.get(source.key, "") if believed else ""
@@ -141,7 +143,7 @@ class Connections:
                 self._receive(index, body, segment, buffer)
             else:
                 self.single.add(index)
-                self._stream(index, body, buffer)
+                self._stream(index, body)
 
     def _share(self, index: int) -> None:
         """The source knows ranges, so the other connections may come."""
@@ -151,18 +153,19 @@ class Connections:
                 self.trying.discard(index)
                 self.state.changed.notify_all()
 
-    def _receive(self, index: int, body: Body, segment: Segment, buffer: memoryview) -> None:
+    def _receive(self, index: int, body: Body, segment: Segment, buffer: Buffer) -> None:
         """The bytes of one segment, unless another connection takes a share of it or they are wanted no more."""
         patience = Patience(self.shared.timeout)
         position = segment.position
+        buffer.clear()
         while True:
             room = min(self.shared.bucket.chunk(CHUNK), segment.end - position, body.end - position)
             if room <= 0 or self.shared.closed():
                 break
-            count = min(patience.fill(body, buffer[:room]), segment.end - position)
+            count = min(patience.fill(body, buffer, room), segment.end - position)
             if count <= 0:
                 break
-            if not self.state.part.write(position, buffer[:count], lambda: self._wanted(index, segment)):
+            if not self.state.part.write(position, buffer, count, lambda: self._wanted(index, segment)):
                 return
             with self.state.changed:
                 if segment.end <= segment.position:
@@ -170,7 +173,7 @@ class Connections:
                 new = self.state.part.note(position, position + count)
                 position += count
                 segment.position = position
-                self.state.changed.notify_all()
+                self.state.arrived.notify()
             self._arrived(index, count, new, patience.worthwhile)
         self._arrived(index, 0, 0, position >= segment.end)
 
@@ -178,27 +181,29 @@ class Connections:
         """Whether a connection is still to bring the rest of its segment, and its source is still to be believed."""
         return segment.position < segment.end and index not in self.state.refused
 
-    def _stream(self, index: int, body: Body, buffer: memoryview) -> None:
+    def _stream(self, index: int, body: Body) -> None:
         """All of the file in one answer, from a source that knows no ranges; what is there already is passed over."""
         if not self.streaming.acquire(blocking=False):
             return
         try:
-            patience, position = Patience(self.shared.timeout), 0
+            # What is there already is passed over, so it is read.
+            buffer, patience, position = Buffer(CHUNK, splices=False), Patience(self.shared.timeout), 0
             while position < self.state.size and not self._left(index):
                 with self.state.changed:
                     while position + CHUNK > self.state.limit() < self.state.size and not self.state.finished:
                         self.state.changed.wait(LOOK_AGAIN)
                 if self.state.finished:
                     return
-                count = patience.fill(body, buffer[: min(self.shared.bucket.chunk(CHUNK), self.state.size - position)])
+                buffer.clear()
+                count = patience.fill(body, buffer, min(self.shared.bucket.chunk(CHUNK), self.state.size - position))
                 losses = self.state.part.losses
-                self.state.part.write_missing(position, buffer[:count])
+                self.state.part.write_missing(position, buffer.memory[:count])
                 with self.state.changed:
                     if losses != self.state.part.losses:
                         return  # what was passed over may be what was found to be wrong
                     new = self.state.part.note(position, position + count)
                     self.state.segments.arrived(position, position + count)
-                    self.state.changed.notify_all()
+                    self.state.arrived.notify()
                 position += count
                 self._arrived(index, count, new, new > 0 and patience.worthwhile)
         finally:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the connections and the hash of one file share: its part, what is still to be fetched, and the sources that may be asked for it.
 
-Everything that changes is guarded by ``changed``. Sizes are bytes.
+Everything that changes is guarded by the lock of ``changed`` and ``arrived``: those who fetch wait for the one, the one who hashes for
+the other, so that nobody is woken for nothing. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class FileState:
         self.size: int = item["size"]
         self.copy = PathSource(item["published"], "", "", "", published=True) if item.get("published") else None
         self.refused: dict[int, str] = {} if self.copy else {PUBLISHED: ""}
-        self.changed = threading.Condition()
+        lock = threading.RLock()
+        self.changed, self.arrived = threading.Condition(lock), threading.Condition(lock)
         self.part = Part(whole, item)
         self.segments = Segments(self.size, self.part.missing(0, self.size), shared.connections)
         self.resumed = self.part.end_from(0)
@@ -46,6 +48,7 @@ class FileState:
         with self.changed:
             self.error = self.error or error
             self.changed.notify_all()
+            self.arrived.notify()
 
     def limit(self) -> int:
         """Nothing at or beyond it is fetched. While the hash reads what is on this host already, it is behind anyway."""
@@ -70,6 +73,7 @@ class FileState:
             self.segments.lost(0, self.size)
             self.front, self.restarted = 0, True
             self.changed.notify_all()
+            self.arrived.notify()
         self.shared.progress.add(-lost)
 
     def source(self, index: int) -> AnySource:

@@ -14,6 +14,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import Run
 from ansible_collections.onprem.llamacpp.plugins.module_utils._connections import Connections
 from ansible_collections.onprem.llamacpp.plugins.module_utils._file_state import LOOK_AGAIN, PUBLISHED, FileState
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import TransferError
+from ansible_collections.onprem.llamacpp.plugins.module_utils._segments import SMALLEST
 from ansible_collections.onprem.llamacpp.plugins.module_utils._shared import CHUNK, Shared, Stopped
 
 
@@ -62,8 +63,9 @@ class FileTransfer:
             with self.state.changed:
                 if self.state.restarted:
                     continue
-                self.state.front = self.hash.position
-                self.state.changed.notify_all()
+                before, self.state.front = self.state.front, self.hash.position
+                if before // SMALLEST != self.state.front // SMALLEST:  # nothing smaller is fetched
+                    self.state.changed.notify_all()
             if ended and self.trusted:
                 block = len(self.hash.blocks) - 1
                 if self.hash.blocks[block] != self.trusted[block]:
@@ -71,7 +73,7 @@ class FileTransfer:
 
     def _wait_for_bytes(self) -> int:
         """How far there is something to hash; it is more than has been hashed."""
-        with self.state.changed:
+        with self.state.arrived:
             while True:
                 if self.state.error:
                     raise self.state.error
@@ -83,7 +85,7 @@ class FileTransfer:
                 end = self.state.part.end_from(self.state.front)
                 if end > self.state.front:
                     return end
-                self.state.changed.wait(LOOK_AGAIN)
+                self.state.arrived.wait(LOOK_AGAIN)
 
     def _repair(self) -> None:
         """The file is wrong as a whole: find the block, or fetch it all once more."""

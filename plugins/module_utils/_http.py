@@ -12,6 +12,7 @@ import base64
 import contextlib
 import http.client
 import os
+import select
 import socket
 import ssl
 import urllib.parse
@@ -120,6 +121,7 @@ class Answer:
         self.linked = ""  # the ETag of what a redirect on the way pointed to
         length = self.headers.get("Content-Length") or ""
         self.left = int(length) if length.isdecimal() and len(length) <= 18 and not response.chunked else -1
+        self.begun = False
 
     def read_into(self, view: memoryview) -> int:
         """What one read of the socket brings, at most as much as fits; 0 at the end of the body."""
@@ -132,11 +134,32 @@ class Answer:
                 return len(data)
             # HTTPResponse.readinto() waits until all of the view is full, which hides a source that drips.
             count = self.response.fp.readinto1(view[: self.left])
+            self.begun = True
         except (http.client.HTTPException, OSError, ValueError, AttributeError) as error:
             # The last two: another thread has closed the connection.
             raise RetryableError(f"the connection broke: {in_a_line(error)}") from error
         self.left -= count
         return int(count)
+
+    def spliceable(self) -> bool:
+        """Whether the rest of the body is what comes out of the socket: its first read has brought what came along with the headers."""
+        return self.begun and self.left > 0 and self.url.startswith("http://")
+
+    def splice_into(self, pipe: int, most: int) -> Optional[int]:
+        """As ``read_into``, to a pipe; None when nothing more goes into it."""
+        try:
+            source = self.response.fileno()
+            waiting = select.poll()
+            waiting.register(source, select.POLLIN)
+            if not waiting.poll(self.link.client.timeout * 1000):
+                raise TimeoutError
+            count = os.splice(source, pipe, min(most, self.left), flags=os.SPLICE_F_NONBLOCK)
+        except BlockingIOError:
+            return None
+        except (OSError, ValueError, AttributeError) as error:
+            raise RetryableError(f"the connection broke: {in_a_line(error)}") from error
+        self.left -= count
+        return count
 
     def read(self, size: int) -> bytes:
         """The next bytes, as many as asked for unless the body ends."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils._blocks import BLOCK
+from ansible_collections.onprem.llamacpp.plugins.module_utils._buffer import Buffer, write_all
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import (
     preallocate,
     read_json,
@@ -71,22 +72,22 @@ class Part:
         with self.lock:
             return self.received.total()
 
-    def write(self, position: int, view: memoryview, wanted: Callable[[], bool]) -> bool:
-        """Bytes to disk; they count from ``note`` on. False where they are not ``wanted`` any more.
+    def write(self, position: int, buffer: Buffer, count: int, wanted: Callable[[], bool]) -> bool:
+        """A buffer's first bytes to disk; they count from ``note`` on. False where they are not ``wanted`` any more.
 
         That is asked when nobody else writes them: what comes late never replaces what was fetched in its place, and was hashed since.
         """
-        with self._alone(position, position + len(view)):
+        with self._alone(position, position + count):
             if not wanted():
                 return False
-            self._write(position, view)
+            buffer.write(self.handle, position, count)
             return True
 
     def write_missing(self, position: int, view: memoryview) -> None:
-        """The same, of those bytes only that are not there yet."""
+        """Bytes to disk, those only that are not there yet."""
         with self._alone(position, position + len(view)):
             for begin, end in self.missing(position, position + len(view)):
-                self._write(begin, view[begin - position : end - position])
+                write_all(self.handle, begin, view[begin - position : end - position])
 
     @contextlib.contextmanager
     def _alone(self, begin: int, end: int) -> Iterator[None]:
@@ -101,11 +102,6 @@ class Part:
             with self.written:
                 self.writing.remove((begin, end))
                 self.written.notify_all()
-
-    def _write(self, position: int, view: memoryview) -> None:
-        while view:
-            count = os.pwrite(self.handle, view, position)
-            position, view = position + count, view[count:]
 
     def read(self, position: int, view: memoryview) -> int:
         return os.preadv(self.handle, [view], position)

@@ -16,6 +16,7 @@ PACKAGE = _transfer.__name__.rpartition(".")[0]
 # The transfer and everything that it imports.
 PARTS = (
     "_blocks",
+    "_buffer",
     "_connections",
     "_file_state",
     "_file_transfer",

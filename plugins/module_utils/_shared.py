@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._buffer import Buffer
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import RetryableError, TransferError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._pace import Hours, TokenBucket
 from ansible_collections.onprem.llamacpp.plugins.module_utils._progress import Progress
@@ -64,12 +65,12 @@ class Patience:
         self.count, self.seconds = 0, 0.0
         self.worthwhile = False  # it has brought what a source that works brings
 
-    def fill(self, body: Body, view: memoryview) -> int:
-        """Fill the buffer as far as it goes without a long wait; at least one byte. Raises RetryableError."""
+    def fill(self, body: Body, buffer: Buffer, most: int) -> int:
+        """Fill an empty buffer as far as it goes without a long wait; at least one byte. Raises RetryableError."""
         began, filled = time.monotonic(), 0
-        while filled < len(view) and time.monotonic() - began < PATIENCE:
+        while filled < most and time.monotonic() - began < PATIENCE:
             try:
-                count = body.read_into(view[filled:])
+                count = buffer.take(body, most - filled)
             except RetryableError:
                 if filled:
                     break  # the next read tells it again

@@ -38,6 +38,12 @@ class Body:
     def read_into(self, view: memoryview) -> int:
         return int(self.reader.read_into(view))
 
+    def spliceable(self) -> bool:
+        return isinstance(self.reader, Answer) and self.reader.spliceable()
+
+    def splice_into(self, pipe: int, most: int) -> Optional[int]:
+        return self.reader.splice_into(pipe, most)
+
     def __enter__(self) -> Body:
         return self
 

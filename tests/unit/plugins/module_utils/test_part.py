@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import threading
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _part
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _buffer, _part
 
 MIB = 2**20
 
 
-def test_only_the_same_bytes_wait_for_each_other(tmp_path, monkeypatch):
+def test_only_the_same_bytes_wait_for_each_other(tmp_path):
     part = _part.Part(str(tmp_path / "x"), {"size": 4 * MIB, "sha256": "0" * 64})
-    begun, go_on, write = threading.Event(), threading.Event(), part._write
+    begun, go_on = threading.Event(), threading.Event()
 
-    def slow(position, view):
-        if view[0] == 1:
-            begun.set()
-            assert go_on.wait(20)
-        write(position, view)
+    class Slow(_buffer.Buffer):
+        def write(self, handle, position, count):
+            if self.memory[0] == 1:
+                begun.set()
+                assert go_on.wait(20)
+            super().write(handle, position, count)
 
     def start(position, byte):
-        thread = threading.Thread(target=part.write, args=(position, memoryview(bytes([byte]) * MIB), lambda: True))
+        buffer = Slow(MIB)
+        buffer.memory[:], buffer.read = bytes([byte]) * MIB, MIB
+        thread = threading.Thread(target=part.write, args=(position, buffer, MIB, lambda: True))
         thread.start()
         return thread
 
-    monkeypatch.setattr(part, "_write", slow)
     late = start(0, 1)
     assert begun.wait(20)
     elsewhere, same = start(2 * MIB, 2), start(MIB // 2, 3)
