@@ -67,6 +67,6 @@ def test_planning_a_trillion_parameters_refuses_with_what_is_short(play: Any, tm
 
 @pytest.mark.parametrize("tag", ["llama_engine", "llama_model", "llama_server"])
 def test_one_tag_runs_one_role(play: Any, tag: str) -> None:
-    run = play("--tags", tag, "--limit", "bookworm,forky")
+    run = play("--tags", tag, "--limit", "bookworm")
     assert run.status == 0, run.output[-3000:]
-    assert {name: counts["changed"] for name, counts in run.stats.items()} == {"bookworm": 0, "forky": 0}
+    assert {name: counts["changed"] for name, counts in run.stats.items()} == {"bookworm": 0}

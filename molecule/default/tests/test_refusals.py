@@ -89,21 +89,12 @@ def test_refused_in_a_sentence(play: Any, on_host: Any, wish: dict[str, Any], se
     assert tree(on_host("bookworm")) == before
 
 
-@pytest.mark.parametrize(
-    ("status", "sentence"),
-    [
-        (401, "was refused (HTTP 401): it does not exist or is private. Check the name, then set llama_model_token"),
-        (403, "was refused (HTTP 403). Ask its owner for access, or set llama_model_token"),
-        (404, "does not exist (HTTP 404). Check the name, and llama_model_endpoint when a mirror is used."),
-    ],
-    ids=["401", "403", "404"],
-)
-def test_a_hub_that_says_no_is_told_in_one_line(play: Any, on_host: Any, status: int, sentence: str) -> None:
+def test_a_hub_that_says_no_is_told_in_one_line(play: Any, on_host: Any) -> None:
     before = tree(on_host("bookworm"))
-    with endpoint(status) as url:
+    with endpoint(401) as url:
         run = play("--limit", "bookworm", *variables(quant="UD-TQ1_0", llama_model_endpoint=url))
     assert run.status != 0
-    assert sentence in run.text
+    assert "was refused (HTTP 401): it does not exist or is private. Check the name, then set llama_model_token" in run.text
     assert "Traceback" not in run.output
     assert tree(on_host("bookworm")) == before
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import ADDRESS, GIVEN, MODEL, PORT, URL, question
 
 CHAT = "/v1/chat/completions"
-LOAD_SECONDS = int(os.environ.get("LOAD_SECONDS", "60"))
+LOAD_SECONDS = int(os.environ.get("LOAD_SECONDS", "20"))
 JSON = ("-H", "Content-Type: application/json", "-d")
 TOOL = {
     "type": "function",

@@ -27,9 +27,10 @@ def fixture_roll(play: Any, tmp_path: Path) -> Any:
     """Runs a rollout; its exit status, its output and the results by host."""
     output = tmp_path / "rollout.json"
 
-    def run(quant: str, *arguments: str) -> tuple[Any, dict[str, Any]]:
+    def run(quant: str, *arguments: str, **variables: str) -> tuple[Any, dict[str, Any]]:
         output.unlink(missing_ok=True)
-        done = play(*RINGS, "-e", f"quant={quant}", "-e", f"llama_rollout_output={output}", *arguments, playbook="playbooks/rollout.yml")
+        wish = [*RINGS, "-e", f"quant={quant}", "-e", f"llama_rollout_output={output}"]
+        done = play(*wish, *arguments, playbook="playbooks/rollout.yml", **variables)
         return done, json.loads(output.read_text())["hosts"] if output.exists() else {}
 
     return run
@@ -88,12 +89,19 @@ def test_failure_in_the_second_ring_leaves_the_first_one_otherwise(roll: Any, fl
     assert fleet.quants() == {"one": "UD-Q2_K_XL", "two": "UD-TQ1_0", "three": "UD-TQ1_0", "four": "UD-TQ1_0"}
 
 
-def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(roll: Any, fleet: Any, on_host: Any) -> None:
+def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(
+    roll: Any, fleet: Any, on_host: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    impatient = {
+        "ANSIBLE_TIMEOUT": "5",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path_factory.mktemp("ssh")),  # connections of the runs before are more patient
+    }
     plays.lab(INVENTORY, "power", "lab_power=off", "four")
     cutter = threading.Thread(target=cut_while_another_switches, args=(on_host("two"), "three"))
     cutter.start()
     try:
-        run, results = roll("UD-Q2_K_XL")
+        run, results = roll("UD-Q2_K_XL", **impatient)
     finally:
         cutter.join()
         plays.lab(INVENTORY, "link", "lab_link=restore", "three")

@@ -376,7 +376,7 @@ def test_facts_stay_where_nothing_asks_for_new_ones(
     role = {"name": "onprem.llamacpp.llama_plan"}
     tasks = [
         {"name": "Plan", "ansible.builtin.import_role": role, "vars": {"_llama_plan_use_recorded": True}},
-        {"name": "Plan again", "ansible.builtin.import_role": {**role, "tasks_from": "driven"}, "when": False},
+        {"name": "Plan again", "ansible.builtin.include_role": {**role, "tasks_from": "again"}, "when": False},
         {
             "name": "Confirm",
             "ansible.builtin.import_role": {**role, "tasks_from": "confirm"},
