@@ -186,7 +186,7 @@ class Connections:
         if not self.streaming.acquire(blocking=False):
             return
         try:
-            # What is there already is passed over, so it is read.
+            # Parts of a piece may be written, so it goes through memory.
             buffer, patience, position = Buffer(CHUNK, splices=False), Patience(self.shared.timeout), 0
             while position < self.state.size and not self._left(index):
                 with self.state.changed:

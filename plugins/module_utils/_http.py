@@ -121,7 +121,7 @@ class Answer:
         self.linked = ""  # the ETag of what a redirect on the way pointed to
         length = self.headers.get("Content-Length") or ""
         self.left = int(length) if length.isdecimal() and len(length) <= 18 and not response.chunked else -1
-        self.begun = False
+        self.drained = False  # nothing of the body lies in http.client's own buffer
 
     def read_into(self, view: memoryview) -> int:
         """What one read of the socket brings, at most as much as fits; 0 at the end of the body."""
@@ -133,8 +133,9 @@ class Answer:
                 view[: len(data)] = data
                 return len(data)
             # HTTPResponse.readinto() waits until all of the view is full, which hides a source that drips.
-            count = self.response.fp.readinto1(view[: self.left])
-            self.begun = True
+            asked = view[: self.left]
+            count = self.response.fp.readinto1(asked)
+            self.drained = count < len(asked)
         except (http.client.HTTPException, OSError, ValueError, AttributeError) as error:
             # The last two: another thread has closed the connection.
             raise RetryableError(f"the connection broke: {in_a_line(error)}") from error
@@ -142,8 +143,8 @@ class Answer:
         return int(count)
 
     def spliceable(self) -> bool:
-        """Whether the rest of the body is what comes out of the socket: its first read has brought what came along with the headers."""
-        return self.begun and self.left > 0 and self.url.startswith("http://")
+        """Whether the rest of the body is what comes out of the socket, once reads have brought what came along with the headers."""
+        return self.drained and self.left > 0 and self.url.startswith("http://")
 
     def splice_into(self, pipe: int, most: int) -> Optional[int]:
         """As ``read_into``, to a pipe; None when nothing more goes into it."""

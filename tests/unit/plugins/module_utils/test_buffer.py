@@ -115,7 +115,7 @@ def test_a_file_system_that_cannot_splice_is_written_to_nevertheless(buffer, han
 
 
 @needs_splice
-def test_a_full_disk_is_told(buffer, monkeypatch):
+def test_a_full_disk_is_told(buffer):
     source, full = Source(b""), os.open("/dev/full", os.O_WRONLY)
     count = fill(buffer, source, SIZE)
     with pytest.raises(OSError, match="No space left"):

@@ -14,8 +14,10 @@ import threading
 import pytest
 from hub_server import COMMIT, REPO_ID, Hub
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._buffer import Buffer
 from ansible_collections.onprem.llamacpp.plugins.module_utils._http import PROXY_NAMES, RetryableError, TransferError, proxies_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._source import Options, Source, file_url
+from ansible_collections.onprem.llamacpp.plugins.module_utils._sources import Body
 
 NAME = "m.gguf"
 DATA = bytes(range(256)) * 400
@@ -154,3 +156,27 @@ def test_silence_is_a_fault_that_may_pass(hub):
     asked = Source(Options(environment={}, timeout=0.2))
     with asked.open(url_of(hub.url), 0, "") as answer, pytest.raises(RetryableError, match="the connection broke: no answer in time"):
         answer.read(len(DATA))
+
+
+@pytest.mark.parametrize("piece", [100, 4096, 2**16])
+def test_what_came_with_the_headers_is_not_passed_over(tmp_path, piece):
+    """However small the pieces are, as they are under a low rate limit: nothing is moved past bytes that were read ahead."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            with listener.accept()[0] as client:
+                client.recv(2**16)
+                client.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(DATA)}\r\n\r\n".encode() + DATA)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/m.gguf"
+        buffer, position = Buffer(2**16), 0
+        with open(tmp_path / "file", "w+b") as file, source().link().get(url, {}, owns_link=True) as body:
+            while position < len(DATA):
+                count = buffer.take(Body(body, 0, len(DATA)), piece)
+                buffer.write(file.fileno(), position, count)
+                position += count
+        buffer.close()
+        server.join(20)
+    assert (tmp_path / "file").read_bytes() == DATA
