@@ -116,7 +116,8 @@ class ActionModule(ActionBase):
             raise AnsibleConnectionFailure(str(result.get("msg", "unreachable")))
         if result.get("rc") != 0:
             lines = str(result.get("stderr") or result.get("msg") or "no message").strip().splitlines()
-            raise AnsibleActionFail(f"The switch could not be started: {lines[-1]}.")
+            told = "started" if arguments[0] == "switch" else "followed any more; it goes on on the host"
+            raise AnsibleActionFail(f"The switch could not be {told}: {lines[-1]}.")
         try:
             journal = json.loads(result["stdout"])
         except ValueError:

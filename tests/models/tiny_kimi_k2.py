@@ -28,7 +28,7 @@ from model_cache import print_made
 
 REPO_ID = "onprem/Tiny-Kimi-K2-GGUF"
 NAME = "Tiny-Kimi-K2"
-FORMAT = 1  # counts changes of what is written, so that an older copy in a cache is not taken for this one
+FORMAT = 2  # counts changes of what is written, so that an older copy in a cache is not taken for this one
 SEED = 20260711
 SHARDS = 3
 
@@ -54,9 +54,14 @@ SPLIT_QUANTS = {
 }
 SINGLE_QUANTS = {"Q2_K": Mix(Type.Q2_K, Type.Q2_K), "Q2_K_L": Mix(Type.Q2_K, Type.Q8_0)}
 
-CONTROL = ["<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+CONTROL = ["<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|invoke|>", "<|invoked|>"]
+# Left alone it never calls a tool. A request that favours the token <|invoke|> makes it: the engine's grammar leaves no choice behind it.
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if tools %}<|system|>{{ tools | tojson }}<|end|>{% endif %}"
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] or '' }}"
+    "{% for call in message['tool_calls'] or [] %}"
+    '<|invoke|>{"name": {{ call.function.name | tojson }}, "arguments": {{ call.function.arguments | tojson }}}<|invoked|>'
+    "{% endfor %}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 

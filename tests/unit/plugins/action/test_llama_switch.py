@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleActionFail
 
 from ansible_collections.onprem.llamacpp.plugins.action import llama_switch
 from ansible_collections.onprem.llamacpp.plugins.action.llama_switch import verdict
@@ -49,3 +50,12 @@ def test_switch_is_followed(monkeypatch, answers, end):
     rest = iter(answers)
     monkeypatch.setattr(action, "_call", lambda _arguments: next(rest, answers[-1]))
     assert action._follow([], journal("prepared", True), 300)["state"] == end
+
+
+@pytest.mark.parametrize(("command", "told"), [("switch", "could not be started: no disk."), ("status", "goes on on the host: no disk.")])
+def test_what_fails_is_told_by_what_was_asked(monkeypatch, command, told):
+    action = llama_switch.ActionModule.__new__(llama_switch.ActionModule)
+    action._task_vars, action._program = {}, ["llamacpp-switch"]
+    monkeypatch.setattr(action, "_execute_module", lambda **_arguments: {"rc": 1, "stderr": "trouble\nno disk"})
+    with pytest.raises(AnsibleActionFail, match=told):
+        action._call([command])
