@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A second model on a host that serves one: its own port, key and unit, and its removal, which the first one does not notice.
+"""A second model on a host that serves one, a real one: its own port, key and unit, and its removal, which the first does not notice.
 
 The tests follow one another: each begins with what the one before has left.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-SMALL = {"name": "small", "port": 8081, "model": "tiny-kimi-k2", "quant": "UD-TQ1_0", "alias": "second", "ctx_size": 1024}
+SMALL = {"name": "small", "port": 8081, "model": "onprem/gemma-3-270m-GGUF", "quant": "Q4_K_M", "alias": "second", "ctx_size": 1024}
 SHOW = "systemctl show -p MainPID,ActiveEnterTimestampMonotonic llamacpp@"
 
 
@@ -27,16 +27,23 @@ def fixture_declared(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--limit", "two", "-i", str(path)]
 
 
-def ask(host: Any, name: str, port: int) -> tuple[int, str]:
-    """What a port answers from outside to the key of an instance: the status, and the model that it serves."""
+def ask(host: Any, name: str, port: int, path: str = "/v1/models", body: Any = None) -> tuple[int, Any]:
+    """What a port answers from outside to the key of an instance: the status and the document."""
     key = host.check_output(f"cat /etc/llamacpp/instances/{name}/api-keys")
     address = host.check_output("hostname -I").split()[0]
-    request = urllib.request.Request(f"http://{address}:{port}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"http://{address}:{port}{path}", json.dumps(body).encode() if body else None, headers)
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.load(answer)["data"][0]["id"]
+            return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
-        return error.code, ""
+        return error.code, None
+
+
+def model(host: Any, name: str, port: int) -> tuple[int, str]:
+    """The status, and the model that is served."""
+    status, document = ask(host, name, port)
+    return status, document["data"][0]["id"] if document else ""
 
 
 def test_second_model_is_served_beside_the_first(play: Any, on_host: Any, declared: list[str]) -> None:
@@ -45,10 +52,12 @@ def test_second_model_is_served_beside_the_first(play: Any, on_host: Any, declar
     run = play(*declared)
     assert run.status == 0, run.output[-3000:]
     assert host.check_output(f"{SHOW}main") == before
-    answers = {(name, port): ask(host, name, port) for name in ("main", "small") for port in (8080, 8081)}
+    answers = {(name, port): model(host, name, port) for name in ("main", "small") for port in (8080, 8081)}
     assert answers == {
         ("main", 8080): (200, "tiny-kimi-k2"), ("main", 8081): (401, ""), ("small", 8080): (401, ""), ("small", 8081): (200, "second"),
     }  # fmt: skip
+    body = {"prompt": "Question: What is the capital of France?\nAnswer:", "max_tokens": 8, "temperature": 0}
+    assert ask(host, "small", 8081, "/v1/completions", body)[1]["choices"][0]["text"].strip().startswith("Paris")
 
 
 def test_second_run_changes_neither(play: Any, on_host: Any, declared: list[str]) -> None:
@@ -73,4 +82,4 @@ def test_removal_of_the_second_is_not_noticed_by_the_first(play: Any, on_host: A
     run = play("--limit", "two", "-e", "llama_remove_instances=small", playbook="playbooks/remove.yml")
     assert run.status == 0, run.output[-3000:]
     assert host.run("ls -d /etc/llamacpp/instances/small /var/lib/llamacpp/instances/small").stdout == ""
-    assert host.check_output(f"{SHOW}main") == before and ask(host, "main", 8080) == (200, "tiny-kimi-k2")
+    assert host.check_output(f"{SHOW}main") == before and model(host, "main", 8080) == (200, "tiny-kimi-k2")
