@@ -11,9 +11,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,12 @@ sys.path.insert(0, str(ROOT / "tests/lab"))
 import plays
 
 INVENTORY = str(ROOT / "molecule/switch/inventory")
+FULL = "FULL" in os.environ
+CUT_SECONDS = 20  # longer than ssh waits for a sign of life
 PROGRAM = "/usr/local/libexec/llamacpp/llamacpp-switch"
+
+
+lab = functools.partial(plays.lab, INVENTORY)
 
 
 class Ended(NamedTuple):
@@ -98,6 +105,45 @@ class Server:
         assert answer["answer"]
         unit = self.out("systemctl show -p ActiveState,UnitFileState --value llamacpp@main").split()
         assert unit == ["active", "enabled"]
+
+
+class Controller:
+    """Starts the action that the role switches with, and what may happen to it while the switch is in a state."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, server: Server, to: str, state: str) -> subprocess.Popen[str]:
+        """As far as a state, in which the switch is held."""
+        server.host.run(f"systemd-run --quiet --collect --unit=hold python3 /root/hand.py hold {state}")
+        command = ["ansible", "-i", INVENTORY, "one", "-m", "onprem.llamacpp.llama_switch", "-a", f"to={to}"]
+        options: dict[str, Any] = {"cwd": ROOT, "env": plays.environment(), "text": True, "start_new_session": True}
+        self.started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options))
+        server.until_held()
+        return self.started[-1]
+
+    def dies(self, server: Server, to: str, state: str) -> None:
+        """It is killed, and the switch goes on."""
+        plays.kill(self.start(server, to, state))
+        server.out("python3 /root/hand.py go")
+
+    def loses_the_link(self, server: Server, to: str, state: str) -> tuple[int, str]:
+        """The link is cut for a while in which the switch goes on; what the run comes to: its status and its output."""
+        run = self.start(server, to, state)
+        server.out(f"python3 /root/hand.py release {CUT_SECONDS * 3 // 4}")
+        lab("link", "lab_link=cut")
+        time.sleep(CUT_SECONDS)
+        lab("link", "lab_link=restore")
+        output, _none = run.communicate(timeout=120)
+        return run.returncode, output
+
+
+@pytest.fixture
+def controller() -> Iterator[Controller]:
+    made = Controller()
+    yield made
+    for run in made.started:
+        plays.kill(run)
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,13 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import subprocess
-import time
-from collections.abc import Iterator
 from typing import Any
 
-import plays
 import pytest
-from conftest import INVENTORY, ROOT
+from conftest import FULL, lab
 
 STATES = ["prepared", "switched", "gating", "undoing"]
-CUT_IN = STATES if os.environ.get("FULL") else ["gating"]
-CUT_SECONDS = 20  # longer than ssh waits for a sign of life
-
-
-lab = functools.partial(plays.lab, INVENTORY)
+CUT_IN = STATES if FULL else ["gating"]
 
 
 def target(server: Any, state: str) -> str:
@@ -60,34 +50,10 @@ def test_program_that_is_killed_is_undone_at_once(server: Any, state: str) -> No
     assert (server.out("systemctl show -p MainPID --value llamacpp@main") == before) is (state == "prepared")
 
 
-@pytest.fixture(name="controller")
-def fixture_controller() -> Iterator[Any]:
-    """Starts the action that the role switches with; what is left of it at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(to: str) -> subprocess.Popen[str]:
-        command = ["ansible", "-i", INVENTORY, "one", "-m", "onprem.llamacpp.llama_switch", "-a", f"to={to}"]
-        options: dict[str, Any] = {"cwd": ROOT, "env": plays.environment(), "text": True, "start_new_session": True}
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options))
-        return started[-1]
-
-    yield start
-    for run in started:
-        plays.kill(run)
-
-
-def hold(server: Any, state: str) -> None:
-    server.host.run(f"systemd-run --quiet --collect --unit=hold python3 /root/hand.py hold {state}")
-
-
 @pytest.mark.parametrize("state", STATES)
 def test_killed_controller_is_not_needed(server: Any, controller: Any, state: str) -> None:
     to = target(server, state)
-    hold(server, state)
-    run = controller(to)
-    server.until_held()
-    plays.kill(run)
-    server.out("python3 /root/hand.py go")
+    controller.dies(server, to, state)
     server.serves(server.good if state == "undoing" else to)
     assert server.journal()["state"] == ("undone" if state == "undoing" else "committed")
     if state != "undoing":
@@ -97,15 +63,8 @@ def test_killed_controller_is_not_needed(server: Any, controller: Any, state: st
 @pytest.mark.parametrize("state", CUT_IN)
 def test_cut_link_is_waited_for(server: Any, controller: Any, state: str) -> None:
     to = target(server, state)
-    hold(server, state)
-    run = controller(to)
-    server.until_held()
-    server.out(f"python3 /root/hand.py release {CUT_SECONDS * 3 // 4}")
-    lab("link", "lab_link=cut")
-    time.sleep(CUT_SECONDS)
-    lab("link", "lab_link=restore")
-    output, _none = run.communicate(timeout=120)
-    assert run.returncode == (2 if state == "undoing" else 0), output[-3000:]
+    status, output = controller.loses_the_link(server, to, state)
+    assert status == (2 if state == "undoing" else 0), output[-3000:]
     server.serves(server.good if state == "undoing" else to)
     if state != "undoing":
         assert "without service" in output

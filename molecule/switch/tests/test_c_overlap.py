@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from test_b_interruptions import lab
+from conftest import FULL, lab
 
 STOP = "/run/client-stop"
 
@@ -81,3 +81,21 @@ def test_killed_program_with_two_servers_leaves_the_first_alone(server: Any) -> 
     server.serves(server.good)
     assert server.out("systemctl show -p MainPID --value llamacpp@main") == before
     alone(server)
+
+
+@pytest.mark.usefixtures("asked")
+def test_killed_controller_is_not_needed_for_two_servers(server: Any, controller: Any) -> None:
+    controller.dies(server, server.other, "beside")
+    server.serves(server.other)
+    alone(server)
+    assert server.switch(server.good).status == 0
+
+
+@pytest.mark.skipif(not FULL, reason="a link that is cut in another state is enough for make test")
+@pytest.mark.usefixtures("asked")
+def test_cut_link_is_waited_for_with_two_servers(server: Any, controller: Any) -> None:
+    status, output = controller.loses_the_link(server, server.other, "beside")
+    assert status == 0, output[-3000:]
+    server.serves(server.other)
+    alone(server)
+    assert server.switch(server.good).status == 0
