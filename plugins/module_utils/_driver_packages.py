@@ -13,6 +13,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, 
 
 OWN_LOCKS = r"onprem\.llamacpp\.nvidia_driver"
 APT_LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock")
+ROW = "%{{name}} %{{{epoch}}}:%{{version}}-%{{release}} %{{name}}-%{{version}}-%{{release}}.%{{arch}}\n"
 
 
 def parse_madison(text: str) -> dict[str, list[str]]:
@@ -25,13 +26,18 @@ def parse_madison(text: str) -> dict[str, list[str]]:
     return found
 
 
+def _row(line: str) -> list[str]:
+    """Name and version of a package of RPM. Several kernels stand side by side, so their packages have their whole name."""
+    name, version, whole = [*line.split(), "", "", ""][:3]
+    # Keys of repositories are listed like packages.
+    return [whole if name.startswith("kernel") else name, version] if whole and name != "gpg-pubkey" else []
+
+
 def parse_rows(text: str) -> dict[str, list[str]]:
-    """Versions on offer by package, newest first, from lines of name and version, oldest first."""
+    """Versions on offer by package, newest first, from lines of name, version and whole name, oldest first."""
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        cells = line.split()
-        if len(cells) == 2:
-            found.setdefault(cells[0], []).insert(0, cells[1])
+    for name, version in filter(None, map(_row, text.splitlines())):
+        found.setdefault(name, []).insert(0, version)
     return found
 
 
@@ -54,8 +60,7 @@ def locked_names(text: str) -> set[str]:
 def parse_rpm(text: str, locked: str) -> dict[str, dict[str, Any]]:
     """Installed packages, from ``rpm -qa`` and the text of the version lock."""
     held = locked_names(locked)
-    # Keys of repositories are listed like packages.
-    rows = [cells for cells in map(str.split, text.splitlines()) if len(cells) == 2 and cells[0] != "gpg-pubkey"]
+    rows = filter(None, map(_row, text.splitlines()))
     return {name: {"version": version, "whole": True, "held": name in held} for name, version in rows}
 
 
@@ -88,9 +93,9 @@ def collect(manager: str, names: list[str], run: Run = run_command) -> dict[str,
     """
     if manager == "dnf":
         # The lock hides other versions from queries too.
-        query = ["dnf", "-q", "--disableplugin=versionlock", "repoquery", "--available", "--qf", "%{name} %{epoch}:%{version}-%{release}\n"]
+        query = ["dnf", "-q", "--disableplugin=versionlock", "repoquery", "--available", "--qf", ROW.format(epoch="epoch")]
         offered = run([*query, *names])[1] if names else ""
-        rows = run(["rpm", "-qa", "--qf", "%{NAME} %{EPOCHNUM}:%{VERSION}-%{RELEASE}\n"])[1]
+        rows = run(["rpm", "-qa", "--qf", ROW.format(epoch="epochnum")])[1]
         return {
             "available": parse_rows(offered),
             "installed": parse_rpm(rows, read_text("/etc/dnf/plugins/versionlock.list")),

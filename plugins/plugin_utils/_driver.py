@@ -127,7 +127,9 @@ def _wanted(hardware: Mapping[str, Any], wish: Mapping[str, Any], entry: Mapping
         "companions": _names(offered, words, "companions") + _names(entry, words, "tools"),
         "headers": [str(name).format(kernel=kernel) for kernel in kernels for name in entry.get("headers", [])],
         # Keeps headers coming with new kernels; a kernel of one's own has no such package.
-        "headers_meta": sorted({str(name).format(flavour=flavour(kernel)) for kernel in kernels for name in entry.get("headers_meta", [])}),
+        "headers_meta": sorted(
+            {str(name).format(flavour=flavour(kernel), kernel=kernels[-1]) for kernel in kernels for name in entry.get("headers_meta", [])}
+        ),
         "kernels": kernels,
         "fabric_manager": fabric,
         "module_stream": str(entry.get("module_stream", "")).format(**words) if source == "nvidia" else "",

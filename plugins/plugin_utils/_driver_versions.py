@@ -50,6 +50,22 @@ def offered(names: list[str], available: Mapping[str, list[str]]) -> list[str]:
     return [next((one for one in name.split("|") if available.get(one)), name.split("|")[0]) for name in names]
 
 
+def _headers_to_come(plan: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    """Packages that bring headers along with each new kernel, in the version of what brings the kernels.
+
+    In a newer one they bring headers of a kernel that the host does not have, for which the modules would be compiled too.
+    """
+    wanted = []
+    for name in plan["headers_meta"]:
+        versions, kernels = known["available"].get(name, []), known["installed"].get(name.replace("-headers-", "-image-"), {})
+        # No kernel comes by itself where that package is not installed; those of RPM name their kernel.
+        if not versions or name in known["installed"] or not (kernels or plan["manager"] == "dnf"):
+            continue
+        same = kernels.get("version") in versions
+        wanted.append(f"{name}{SEPARATORS[plan['manager']]}{kernels['version']}" if same else name)
+    return wanted
+
+
 def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Versions to install: the newest driver that all its packages have, and what speaks against it.
 
@@ -94,7 +110,7 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         "version": version,
         "packages": packages,
         "install": [f"{name}{separator}{wanted}" if wanted else name for name, wanted in exact.items()],
-        "headers": plan["headers"] + [name for name in plan["headers_meta"] if available.get(name)],
+        "headers": plan["headers"] + _headers_to_come(plan, known),
         "problems": problems,
     }
 

@@ -43,6 +43,11 @@ def test_installed_and_locked(bring: Any, on_host: Any, wish: dict[str, str], ve
     run = bring(**wish)
     assert run.status == 0, run.output[-3000:]
     assert host.check_output(VERSION) == version
+    # Those of the host's kernel, though newer ones are on offer.
+    assert host.check_output("rpm -qa 'kernel-devel*' | sort").splitlines() == [
+        "kernel-devel-6.1.0-99.el10.noarch",
+        "kernel-devel-matched-6.1.0-99.el10.noarch",
+    ]
     assert "gpgcheck=1" in host.check_output("cat /etc/yum.repos.d/llamacpp-nvidia.repo")
     locked = host.check_output(f"cat {LOCKS}").splitlines()
     assert [line for line in locked if "nvidia" in line and line[0] != "#"] == [

@@ -169,6 +169,13 @@ def test_packages(platform: str, wish: dict[str, Any], packages: list[str], head
     assert (plan["packages"], plan["headers"], plan["fabric_manager"]) == (packages, headers, False)
 
 
+def test_headers_follow_the_kernels_of_the_platform() -> None:
+    assert decide(host([T4], platform="debian-12"))["headers_meta"] == ["linux-headers-amd64"]
+    assert "linux-headers-amd64-hwe-24.04" in decide(host([T4], platform="ubuntu-24.04"))["headers_meta"]
+    two = [{"release": release, "headers": False} for release in ("6.1.0-50-amd64", "6.1.0-56-amd64")]
+    assert decide(host([T4], platform="rocky-9.4", kernels=two))["headers_meta"] == ["kernel-devel-matched-6.1.0-56-amd64"]
+
+
 def test_el9_has_streams_and_el10_has_none() -> None:
     assert decide(host([T4], platform="rhel-9.6"))["module_stream"] == "nvidia-driver:580-open"
     assert decide(host([V100], platform="rhel-9.6"))["module_stream"] == "nvidia-driver:580-dkms"

@@ -100,6 +100,33 @@ def test_companions_come_in_the_version_that_they_have() -> None:
     assert choose({**BOTH, "persistenced": ["590.48.01-1", "580.126.09-1"]})["install"][2:] == ["persistenced=580.126.09-1", "dkms"]
 
 
+INSTALLED = {"version": "6.1.176-1", "whole": True, "held": False}
+
+
+@pytest.mark.parametrize(
+    ("offered", "installed", "manager", "wanted"),
+    [
+        pytest.param(
+            ["6.1.192-2", "6.1.176-1"], {"linux-image-amd64": INSTALLED}, "apt", ["linux-headers-amd64=6.1.176-1"], id="as kernel"
+        ),
+        pytest.param(["6.1.192-2"], {"linux-image-amd64": INSTALLED}, "apt", ["linux-headers-amd64"], id="the kernel's is gone"),
+        pytest.param(["6.1.192-2"], {}, "apt", [], id="no kernel comes by itself"),
+        pytest.param([], {"linux-image-amd64": INSTALLED}, "apt", [], id="not on offer"),
+        pytest.param(
+            ["6.1.192-2", "6.1.176-1"],
+            {"linux-image-amd64": INSTALLED, "linux-headers-amd64": {**INSTALLED, "version": "6.1.192-2"}},
+            "apt",
+            [],
+            id="there already",
+        ),
+        pytest.param(["0:5.14.0-503.el9"], {}, "dnf", ["linux-headers-amd64"], id="named after its kernel"),
+    ],
+)
+def test_headers_keep_coming_with_the_kernel(offered: list[str], installed: dict[str, Any], manager: str, wanted: list[str]) -> None:
+    chosen = choose({**BOTH, "linux-headers-amd64": offered}, installed, manager=manager)
+    assert chosen["headers"] == ["linux-headers-6.1", *wanted]
+
+
 def test_rpm_names() -> None:
     versions = {name: ["3:580.95.05-1.el9"] for name in ("open", "cuda")}
     assert choose(versions, manager="dnf")["install"][:2] == ["open-3:580.95.05-1.el9", "cuda-3:580.95.05-1.el9"]
@@ -178,6 +205,16 @@ def test_lock_holder(tmp_path: Any) -> None:
     assert _driver_packages.holder((str(tmp_path / "none"),), str(locks)) == {}
 
 
+RPM_ROWS = """\
+gpg-pubkey 0:1-2 gpg-pubkey-1-2.(none)
+a 1:2-3 a-2-3.x86_64
+b 1:2-3 b-2-3.x86_64
+a-b 1:2-3 a-b-2-3.x86_64
+kernel-devel 0:5.14.0-503.el9 kernel-devel-5.14.0-503.el9.x86_64
+kernel-devel 0:5.14.0-570.el9 kernel-devel-5.14.0-570.el9.x86_64
+"""
+
+
 def test_package_managers() -> None:
     madison = " nvidia-smi | 535.309.01-0+deb12u1 | http://s x Packages\n nvidia-smi | 535.261.03-1 | http://d x Packages\n"
     assert _driver_packages.parse_madison(madison) == {"nvidia-smi": ["535.309.01-0+deb12u1", "535.261.03-1"]}
@@ -188,9 +225,11 @@ def test_package_managers() -> None:
         "c": {"version": "3", "whole": False, "held": False},
     }
     own = "# BEGIN onprem.llamacpp.nvidia_driver\nb-1:2-3.*\n# END onprem.llamacpp.nvidia_driver\n"
-    rpm = _driver_packages.parse_rpm("gpg-pubkey 0:1-2\na 1:2-3\nb 1:2-3\na-b 1:2-3\n", f"a-1:2-3.*\n{own}")
+    rpm = _driver_packages.parse_rpm(RPM_ROWS, f"a-1:2-3.*\n{own}")
     assert rpm["a"] == {"version": "1:2-3", "whole": True, "held": True}
-    assert sorted(rpm) == ["a", "a-b", "b"]
+    kernels = ["kernel-devel-5.14.0-503.el9.x86_64", "kernel-devel-5.14.0-570.el9.x86_64"]
+    assert sorted(rpm) == ["a", "a-b", "b", *kernels]
+    assert sorted(_driver_packages.parse_rows(RPM_ROWS)) == sorted(rpm)
     assert not rpm["b"]["held"] and not rpm["a-b"]["held"]
 
 
