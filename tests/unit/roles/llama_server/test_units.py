@@ -48,7 +48,11 @@ def test_exposure_stays_below_its_bar(units, form, threshold):
     [
         pytest.param("cpu", {"PrivateDevices": "yes", "MemoryDenyWriteExecute": "yes", "ProcSubset": "pid"}, id="cpu-is-closed"),
         pytest.param("numa", {"NUMAPolicy": "interleave", "PrivateDevices": "yes"}, id="numa-by-systemd"),
-        pytest.param("cuda", {"PrivateDevices": "no", "DevicePolicy": "closed", "DeviceAllow": "char-nvidia* rw"}, id="cuda-by-allow-list"),
+        pytest.param(
+            "cuda",
+            {"PrivateDevices": "no", "DevicePolicy": "closed", "DeviceAllow": "char-nvidia* rw", "After": "llamacpp-devices.service"},
+            id="cuda-by-allow-list",
+        ),
     ],
 )
 def test_form_has_what_it_needs_and_no_more(units, form, expected):
