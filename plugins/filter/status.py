@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _status
 
 FOUND = "__llama_server_found"
-DECLARING = ("llama_instances", "llama_server_instance")
+DECLARING = ("model", "quant", "llama_instances", "llama_server_instance")
 
 
-def server_status(names: list[str], hostvars: Mapping[str, Any], declared: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
+def server_status(names: list[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:
     """How the hosts that are named are, from what the task before has registered on each."""
     collected = {name: (hostvars[name].get(FOUND) or {}).get("instances") for name in names}
     variables = {name: {key: hostvars[name].get(key) for key in DECLARING} for name in names}
-    return _status.document(collected, declared or {}, variables)
+    return _status.document(collected, variables)
 
 
 class FilterModule:

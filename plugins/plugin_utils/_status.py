@@ -33,14 +33,13 @@ HEADINGS = (
 
 def document(
     collected: Mapping[str, Optional[Mapping[str, Any]]],
-    declared: Mapping[str, str],
     variables: Optional[Mapping[str, Mapping[str, Any]]] = None,
 ) -> dict[str, Any]:
     """The state of the hosts.
 
     :param collected: what M(onprem.llamacpp.llama_server_info) returned for each host as ``instances``; None where it could not be asked
-    :param declared: ``model`` (alias or repository) and ``quant`` that the main instance should serve; empty for no matter
-    :param variables: of each host, C(llama_instances) and C(llama_server_instance), which declare the others
+    :param variables: of each host, C(model) (alias or repository) and C(quant) that its main instance should serve, missing or empty
+        for no matter, and C(llama_instances) and C(llama_server_instance), which declare the others
     """
     hosts = {}
     for name, found in collected.items():
@@ -49,7 +48,7 @@ def document(
             continue
         own = (variables or {}).get(name, {})
         wished = {str(entry.get("name")): _wished(entry) for entry in own.get("llama_instances") or []}
-        known = {str(own.get("llama_server_instance") or MAIN): {}, MAIN: declared, **wished}
+        known = {str(own.get("llama_server_instance") or MAIN): {}, MAIN: own, **wished}
         instances = {key: instance(told, known.get(key)) for key, told in found.items()}
         reasons = [] if instances else ["nothing is deployed"]
         missing = [f"{key} is declared in llama_instances and not deployed: run site.yml" for key in wished if key not in found]
@@ -68,7 +67,7 @@ def _wished(entry: Mapping[str, Any]) -> dict[str, str]:
     return {"model": model, "quant": "" if free else entry.get("quant") or KEYS["quant"].default}
 
 
-def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, str]]) -> dict[str, Any]:
+def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, Any]]) -> dict[str, Any]:
     """One instance: its state, why, and the figures that an operator asks for. Sizes are bytes.
 
     :param told: of it, as M(onprem.llamacpp.llama_server_info) returns it

@@ -58,18 +58,29 @@ def test_state_of_an_instance(changes, declared, state, reasons):
 
 def test_worst_instance_decides():
     hosts = {"a": {"main": told()}, "b": {"main": told(inspection={"restarts": 1})}}
-    made = _status.document(hosts, {})
+    made = _status.document(hosts)
     assert (made["state"], made["exit_code"]) == ("degraded", 1)
-    made = _status.document({**hosts, "c": None, "d": {}}, {})
+    made = _status.document({**hosts, "c": None, "d": {}})
     assert (made["state"], made["exit_code"]) == ("failed", 2)
     assert made["hosts"]["c"]["reasons"] == ["it cannot be reached"]
     assert made["hosts"]["d"]["reasons"] == ["nothing is deployed"]
 
 
+def test_every_host_is_held_to_its_own_variables():
+    hosts = {name: {"main": told()} for name in ("a", "b", "c")}
+    declared = {"a": {"quant": "UD-Q2_K_XL"}, "b": {"quant": "Q4_K_M", "model": "kimi"}, "c": {"model": "gemma"}}
+    made = _status.document(hosts, declared)["hosts"]
+    assert {name: host["instances"]["main"]["reasons"] for name, host in made.items()} == {
+        "a": [],
+        "b": ["it serves UD-Q2_K_XL, declared is Q4_K_M"],
+        "c": ["it serves kimi, declared is gemma"],
+    }
+
+
 def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
     hosts = {"a": {"main": told(), "small": told(active_state="failed")}, "c": None}
     declared = {"a": {"llama_instances": [{"name": "small", "model": "kimi"}]}}
-    lines = _status.text(_status.document(hosts, {}, declared))
+    lines = _status.text(_status.document(hosts, declared))
     assert lines[0].split()[:3] == ["host", "instance", "state"]
     assert "gap" in lines[0] and "1.2s" in lines[1]
     assert lines[1].split()[:7] == ["a", "main", "ok", "kimi", "UD-Q2_K_XL", "b1", "5.25"]
@@ -78,7 +89,7 @@ def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
 
 
 def test_benchmark_stands_beside_what_the_gate_found():
-    made = _status.document({"a": {"main": told(benchmark={"tokens_per_second": 6.5})}}, {})
+    made = _status.document({"a": {"main": told(benchmark={"tokens_per_second": 6.5})}})
     assert made["hosts"]["a"]["instances"]["main"]["benchmark"] == 6.5
     heading, row = _status.text(made)
     assert row[heading.index("benchmark") :].split()[0] == "6.5"
@@ -106,11 +117,11 @@ FURTHER = {
 @pytest.mark.parametrize(("declared", "found", "state", "words"), FURTHER.values(), ids=FURTHER)
 def test_further_instances_are_held_to_what_is_declared(declared, found, state, words):
     hosts = {"a": {name: told(**changes) for name, changes in found.items()}}
-    made = _status.document(hosts, {}, {"a": {"llama_instances": declared}})
+    made = _status.document(hosts, {"a": {"llama_instances": declared}})
     assert made["state"] == state
     assert words in " ".join(_status.text(made)[1:])
 
 
 def test_an_instance_that_variables_describe_is_declared():
-    made = _status.document({"a": {"edge": told()}}, {}, {"a": {"llama_server_instance": "edge", "llama_instances": None}})
+    made = _status.document({"a": {"edge": told()}}, {"a": {"llama_server_instance": "edge", "llama_instances": None}})
     assert made["state"] == "ok"
