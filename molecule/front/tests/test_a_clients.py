@@ -19,8 +19,10 @@ from conftest import ADDRESS, GIVEN, MODEL, PORT, URL, question
 from tiny_kimi_k2 import CONTROL
 
 CHAT = "/v1/chat/completions"
-LOAD_SECONDS = int(os.environ.get("LOAD_SECONDS", "20"))
+LOAD_SECONDS = int(os.environ.get("LOAD_SECONDS", "60"))
+WARM_SECONDS = 20  # after which every thread of the engine has memory of its own
 JSON = ("-H", "Content-Type: application/json", "-d")
+LONG = 1500  # tokens
 CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris"]}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 
@@ -66,18 +68,22 @@ def test_tool_is_called_and_its_result_taken(front: Any, key: str) -> None:
 
 
 def test_cancelled_answer_leaves_the_engine_idle(front: Any, key: str) -> None:
-    stream = front.client(key).chat.completions.create(**question(1500), stream=True)
+    stream = front.client(key).chat.completions.create(**question(LONG), stream=True)
     for number, _part in enumerate(stream):
         if number == 5:
             break
+    before = metric(front, "requests_processing"), metric(front, "tokens_predicted_total")
     stream.close()
-    wait_for(lambda: processing(front) == 0)
+    wait_for(lambda: metric(front, "requests_processing") == 0)
+    assert before[0] == 1
+    # An answer that comes to its end is counted with all its tokens.
+    assert metric(front, "tokens_predicted_total") - before[1] < LONG
 
 
-def processing(front: Any) -> int:
-    """Requests that the engine works on, from the metrics bind of the host."""
+def metric(front: Any, name: str) -> int:
+    """One of the engine's, from the metrics bind of the host."""
     text = front.server.check_output("curl -s http://127.0.0.1:9464/metrics")
-    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith("llamacpp:requests_processing "))
+    return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith(f"llamacpp:{name} "))
 
 
 def wait_for(condition: Any, seconds: float = 10) -> None:
@@ -195,7 +201,7 @@ def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
     log = "/var/log/nginx/llamacpp-main.log"
     lines = int(server.check_output(f"wc -l < {log}"))
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
-        first = list(pool.map(streams, [0.0] * 64))
+        first = list(pool.map(streams, [time.monotonic() + WARM_SECONDS] * 64))
         before = memory(server)
         later = list(pool.map(streams, [time.monotonic() + LOAD_SECONDS] * 64))
     grown = memory(server) - before

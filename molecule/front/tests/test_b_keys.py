@@ -8,6 +8,7 @@ The tests follow one another: each begins with what the one before has left.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import threading
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 KEYS = "playbooks/keys.yml"
+QUESTION = "Which-marmalade-did-the-harbour-master-hide"
 
 
 class Asking(threading.Thread):
@@ -34,9 +36,13 @@ class Asking(threading.Thread):
     def run(self) -> None:
         while not self.over:
             try:
-                self.answers += len(self.front.client(self.key).models.list().data)
+                self.answers += self.ask(self.front.client(self.key))
             except openai.OpenAIError as error:
                 self.failures.append(repr(error))
+
+    @staticmethod
+    def ask(client: openai.OpenAI) -> int:
+        return len(client.models.list().data)
 
     def __enter__(self) -> Asking:
         self.start()
@@ -45,6 +51,14 @@ class Asking(threading.Thread):
     def __exit__(self, *_error: object) -> None:
         self.over = True
         self.join(60)
+
+
+class Streaming(Asking):
+    """The same with a short answer each time, which must come whole."""
+
+    @staticmethod
+    def ask(client: openai.OpenAI) -> int:
+        return [part.choices[0].finish_reason for part in client.chat.completions.create(**question(6), stream=True)][-1] == "length"
 
 
 class Story(threading.Thread):
@@ -167,7 +181,12 @@ def test_second_run_changes_nothing_and_tells_no_key(play: Any, secrets: list[st
     assert not [secret for secret in secrets if secret in run.output]
 
 
-def test_nothing_on_the_host_tells_a_key(server: Any, secrets: list[str]) -> None:
+def test_nothing_on_the_host_tells_a_key_or_a_question(front: Any, server: Any, secrets: list[str]) -> None:
+    asked = {**question(8), "messages": [{"role": "user", "content": QUESTION}]}
+    assert front.client(front.keys("chat")[0]).chat.completions.create(**asked).choices[0].message.content
+    # In a way that the search itself is not found.
+    pattern = f"[{QUESTION[0]}]{QUESTION[1:]}"
+    assert server.run(f"grep -rl '{pattern}' /var/cache/llamacpp /var/lib/llamacpp /var/log /tmp").stdout == ""
     # Looked for here, because a command that names one would be logged there.
     told = server.check_output(
         "journalctl --no-pager; cat /var/log/nginx/*.log /etc/nginx/nginx.conf /etc/nginx/conf.d/*; systemctl show llamacpp@main nginx;"
@@ -175,6 +194,7 @@ def test_nothing_on_the_host_tells_a_key(server: Any, secrets: list[str]) -> Non
         " for each in /proc/[0-9]*; do tr '\\0' ' ' < $each/cmdline; tr '\\0' ' ' < $each/environ; done 2> /dev/null"
     )
     assert not [number for number, secret in enumerate(secrets) if secret in told]
+    assert QUESTION not in told
     for path in server.check_output("find /etc/llamacpp/front /etc/llamacpp/instances -type f -name '*key*' -o -path '*clients/*'").split():
         assert (server.file(path).user, server.file(path).mode) == ("root", 0o600), path
 
@@ -182,6 +202,23 @@ def test_nothing_on_the_host_tells_a_key(server: Any, secrets: list[str]) -> Non
 def test_unit_is_as_closed_as_before(server: Any) -> None:
     told = server.check_output("systemd-analyze security llamacpp@main --no-pager | tail -n 1")
     assert float(told.split("exposure level for llamacpp@main.service:")[1].split()[0]) <= 1.0, told
+
+
+def test_quant_changes_without_a_failed_request(front: Any, play: Any, server: Any) -> None:
+    """Both servers have room, so the new one is gated beside the old one; streams that have begun come to their end."""
+    key = front.keys("chat")[0]
+    streams = [Streaming(front, key) for _number in range(8)]
+    with contextlib.ExitStack() as under, Asking(front, key) as asking:
+        for stream in streams:
+            under.enter_context(stream)
+        run = play("-e", "quant=UD-TQ1_0")
+    assert run.status == 0, run.output[-3000:]
+    journal = json.loads(server.check_output("/usr/local/libexec/llamacpp/llamacpp-switch status --instance main"))
+    assert journal["overlap"]["chosen"] and journal["gap_seconds"] == 0.0, journal
+    assert json.loads(server.file("/etc/llamacpp/instances/main/current/deployment.json").content_string)["quant"] == "UD-TQ1_0"
+    print(f"{asking.answers} answers and {sum(stream.answers for stream in streams)} streams while the quant changed")
+    assert [failure for each in (asking, *streams) for failure in each.failures] == []
+    assert asking.answers > 3 and all(stream.answers > 3 for stream in streams)
 
 
 def test_without_a_front_again(play: Any, server: Any, front: Any) -> None:

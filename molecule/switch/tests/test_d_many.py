@@ -35,6 +35,30 @@ def test_without_a_smaller_quant_that_serves_the_run_fails_with_the_old_one(serv
     server.serves(server.good)
 
 
+def test_flags_are_changed_by_the_playbook(server: Any, play: Any) -> None:
+    """Check mode tells of the change and makes none; the server then runs with it."""
+    wish = ("-e", "llama_plan_threads=2")
+    told = play("--check", "--diff", *wish)
+    assert told.status == 0 and "+LLAMA_ARG_THREADS=2" in told.text and "-LLAMA_ARG_THREADS=1" in told.text, told.output[-3000:]
+    server.serves(server.good)
+    run = play(*wish)
+    assert run.status == 0, run.output[-3000:]
+    changed = server.link("current")
+    assert changed != server.good
+    server.serves(changed)
+    pid = server.out("systemctl show -p MainPID --value llamacpp@main")
+    assert "LLAMA_ARG_THREADS=2" in server.out(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
+    assert server.switch(server.good).status == 0
+
+
+def test_server_that_dies_comes_back(server: Any) -> None:
+    pid = server.out("systemctl show -p MainPID --value llamacpp@main")
+    server.out("systemctl kill -s SEGV --kill-whom=main llamacpp@main")
+    server.until(lambda: server.out("systemctl show -p MainPID --value llamacpp@main") not in ("0", pid))
+    server.serves(server.good)
+    assert server.out("systemctl show -p NRestarts --value llamacpp@main") == "1"
+
+
 def test_another_engine_is_switched_to_and_back(server: Any) -> None:
     release = server.out("readlink -f /etc/llamacpp/instances/main/current/engine")
     another = f"{release}-2"

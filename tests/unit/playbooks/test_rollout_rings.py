@@ -50,10 +50,33 @@ PLAYS = """
   gather_facts: false
   tasks:
     - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout, tasks_from: back}
-- hosts: gpu_hosts
+- name: Tell what came of it
+  hosts: gpu_hosts
   gather_facts: false
   tasks:
     - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout, tasks_from: report}
+"""
+
+
+ABORTED = """
+- hosts: gpu_hosts
+  gather_facts: false
+  tasks:
+    - ansible.builtin.set_fact:
+        llama_rollout_result:
+          state: "{{ 'committed' if inventory_hostname == 'one' else 'waiting' }}"
+          ring: 1
+          from: old
+          to: new
+          reason: ""
+          tokens_per_second: 5
+    - ansible.builtin.fail: {msg: the disk is full}
+      when: inventory_hostname == 'two'
+      any_errors_fatal: true
+- name: Tell what came of it
+  hosts: gpu_hosts
+  gather_facts: false
+  tasks: []
 """
 
 
@@ -63,7 +86,7 @@ def fixture_collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("collections")
     made = root / "ansible_collections/onprem/llamacpp"
     (made / "plugins/modules").mkdir(parents=True)
-    for folder in ("module_utils", "plugin_utils", "filter"):
+    for folder in ("module_utils", "plugin_utils", "filter", "callback"):
         (made / "plugins" / folder).symlink_to(ROOT / "plugins" / folder)
     (made / "plugins/modules/llama_server_info.py").write_text(INFO)
     tasks = made / "roles/llama_server/tasks"
@@ -73,6 +96,22 @@ def fixture_collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "roles/llama_rollout").symlink_to(ROOT / "roles/llama_rollout")
     (made / "galaxy.yml").symlink_to(ROOT / "galaxy.yml")
     return root
+
+
+NAMES = ("one", "two", "three")
+
+
+def play(folder: Path, collections: Path, plays: str, hosts: dict[str, Any], common: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs plays on hosts that are this machine, with the callback that has the last word."""
+    common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **common}
+    (folder / "plays.yml").write_text(plays)
+    (folder / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": {"gpu_hosts": {"hosts": hosts}}}}))
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CALLBACKS_ENABLED": "onprem.llamacpp.summary"}
+    return subprocess.run(
+        ["ansible-playbook", "-i", "hosts.json", "plays.yml"],
+        cwd=folder, env={**os.environ, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+    )  # fmt: skip
 
 
 # What fails on host two, in the second of two rings, and the wish -> states of one, two and three, who went back, a word of two's reason
@@ -89,19 +128,17 @@ def test_host_that_fails_serves_what_it_served(
 ) -> None:
     went_back, output = tmp_path / "back", tmp_path / "rollout.json"
     went_back.mkdir()
-    (tmp_path / "plays.yml").write_text(PLAYS)
-    hosts: dict[str, Any] = {name: {"fails": fails if name == "two" else ""} for name in ("one", "two", "three")}
-    common = {
-        "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "went_back": str(went_back),
-        "llama_rollout_on_ring_failure": wish, "llama_rollout_output": str(output),
-    }  # fmt: skip
-    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": {"gpu_hosts": {"hosts": hosts}}}}))
-    done = subprocess.run(
-        ["ansible-playbook", "-i", "hosts.json", "plays.yml"],
-        cwd=tmp_path, env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    wished = {"went_back": str(went_back), "llama_rollout_on_ring_failure": wish, "llama_rollout_output": str(output)}
+    done = play(tmp_path, collections, PLAYS, {name: {"fails": fails if name == "two" else ""} for name in NAMES}, wished)
     results = json.loads(output.read_text())["hosts"]
-    assert tuple(results[name]["state"] for name in ("one", "two", "three")) == states, done.stdout[-3000:]
+    assert tuple(results[name]["state"] for name in NAMES) == states, done.stdout[-3000:]
     assert {path.name for path in went_back.iterdir()} == returned
     assert reason in results["two"]["reason"] and done.returncode == 2
+    assert "ROLLOUT ENDED BEFORE ITS REPORT" not in done.stdout
+
+
+def test_rollout_that_is_aborted_has_a_summary_too(tmp_path: Path, collections: Path) -> None:
+    done = play(tmp_path, collections, ABORTED, {name: {} for name in NAMES}, {})
+    _before, banner, said = done.stdout.partition("ROLLOUT ENDED BEFORE ITS REPORT")
+    assert done.returncode == 2 and banner, done.stdout
+    assert "1 host on the new deployment" in said and "2 hosts not touched, because the rollout stopped" in said, said
