@@ -94,7 +94,7 @@ def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, Any]]) -> 
             degraded.append(f"{uuid} is slowed down by {', '.join(health['slowed_by'])}")
     if looked.get("restarts"):
         degraded.append(f"the server was restarted {looked['restarts']} times after it had failed")
-    shares = told["actual"].get("devices") or []
+    shares = [*(told["actual"].get("devices") or []), *(told["actual"].get("host") or [])]
     return {
         "state": FAILED if failed else DEGRADED if degraded else OK,
         "reasons": failed + degraded,

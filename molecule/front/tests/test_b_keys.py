@@ -228,3 +228,5 @@ def test_without_a_front_again(play: Any, server: Any, front: Any) -> None:
     assert not server.file("/etc/nginx/conf.d/llamacpp-main.conf").exists
     assert "llamacpp-main" not in server.check_output("nft list tables")
     assert INVENTORY and play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none").stats["one"]["changed"] == 0
+    drained = play(playbook="playbooks/drain.yml")
+    assert drained.status == 2 and "one has no front (llama_server_front)" in drained.text, drained.output[-2000:]

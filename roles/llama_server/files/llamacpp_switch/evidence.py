@@ -11,6 +11,7 @@ from .files import Document
 from .host import MIB
 
 BUFFER_LINE = re.compile(r"\b(?P<buffer>[\w.:\[\]-]+)\s+(?P<kind>\w+)\s+buffer size\s*=\s*(?P<mib>[0-9.]+) MiB")
+HOST_BUFFER = re.compile(r"CPU(_\w+)?$|.*_Host$")
 # The plan's own margin absorbs less than this; more is worth a word.
 LARGEST_ERROR = 256 * MIB
 
@@ -33,19 +34,23 @@ def compared(planned: list[Document], found: dict[str, dict[str, int]]) -> list[
     told = []
     for share in planned:
         taken = sum(sum(kinds.values()) for name, kinds in found.items() if sees(share["engine_name"], [name]))
-        wanted = sum(int(share.get(part, 0)) for part in ("weights", "context", "compute"))
-        if taken and wanted:
-            error = round(100 * (taken - wanted) / wanted, 1)
-            told.append(
-                {
-                    "engine_name": share["engine_name"],
-                    "planned": wanted,
-                    "actual": taken,
-                    "capacity": int(share.get("capacity", 0)),
-                    "error_percent": error,
-                }
-            )
+        told += _told(share["engine_name"], share, taken, int(share.get("capacity", 0)))
     return told
+
+
+def compared_host(planned: Document, found: dict[str, dict[str, int]]) -> list[Document]:
+    """The same of the host's memory, as ``host``; nothing for a mapped model, of which the system keeps in memory what it likes."""
+    if any(name.endswith("_Mapped") for name in found):
+        return []
+    return _told("host", planned, sum(sum(kinds.values()) for name, kinds in found.items() if HOST_BUFFER.match(name)), 0)
+
+
+def _told(name: str, planned: Document, taken: int, capacity: int) -> list[Document]:
+    wanted = sum(int(planned.get(part, 0)) for part in ("weights", "context", "compute"))
+    if not taken or not wanted:
+        return []
+    error = round(100 * (taken - wanted) / wanted, 1)
+    return [{"engine_name": name, "planned": wanted, "actual": taken, "capacity": capacity, "error_percent": error}]
 
 
 def too_much(devices: list[Document]) -> tuple[list[str], list[str]]:

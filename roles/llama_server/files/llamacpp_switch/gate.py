@@ -14,7 +14,7 @@ from typing import Callable, Optional
 
 from . import devices, outside, questions
 from .api import Api, first_key, local_address, on_loopback
-from .evidence import buffers, compared, sees, too_much
+from .evidence import buffers, compared, compared_host, sees, too_much
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
 from .front import Front
 from .host import Systemd, death, part, process_progress
@@ -37,7 +37,8 @@ class Gate:
         self.beside = beside
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
         self.folder = layout.recorded / deployment
-        self.shares = read_json(self.folder / "plan.json").get("memory", {}).get("devices", [])
+        self.memory = read_json(self.folder / "plan.json").get("memory", {})
+        self.shares = self.memory.get("devices", [])
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
@@ -147,15 +148,18 @@ class Gate:
         """Record the memory that the server took; the planned devices hold some of it, and none holds more than it may."""
         found = buffers(self.systemd.log(self.systemd.show().get("InvocationID", "")))
         taken = compared([share for share in self.shares if share.get("engine_name") in request["devices"]], found)
+        host = compared_host(self.memory.get("host", {}), found)
         document = {"schema_version": SCHEMA_VERSION, "deployment": self.deployment, "collected_at": now()}
-        write_json(self.folder / "actual.json", {**document, "buffers": found, "devices": taken})
-        for share in taken:
+        write_json(self.folder / "actual.json", {**document, "buffers": found, "devices": taken, "host": host})
+        for share in taken + host:
             self.tell(f"{share['engine_name']} takes {share['actual'] / 1e9:.2f} GB, {share['error_percent']:+.1f} % against the plan")
         broken, missed = too_much(taken)
         if broken:
             raise SwitchError("; ".join(broken))
         for text in missed:
             self._warn(result, text)
+        # The host's memory has a buffer for it; a device has what it has.
+        result["notes"] += too_much(host)[1]
         if request["devices"]:
             seen = list(found) or self._listed()
             missing = [name for name in request["devices"] if not sees(name, seen)]

@@ -15,7 +15,10 @@ def told(**changes):
         "committed": True,
         "journal": {"state": "committed", "to": "a" * 12},
         "gate": {"tokens_per_second": 5.25, "gap_seconds": 1.24, "warnings": [], "finished_at": "2026-01-01T00:00:00Z"},
-        "actual": {"devices": [{"planned": 10_000_000_000, "actual": 10_500_000_000}]},
+        "actual": {
+            "devices": [{"planned": 8_000_000_000, "actual": 8_400_000_000}],
+            "host": [{"planned": 2_000_000_000, "actual": 2_100_000_000}],
+        },
         "active_state": "active",
         "health": "ok",
         "inspection": {"drift": [], "devices": {}, "xids": [], "uptime_seconds": 90061, "restarts": 0},

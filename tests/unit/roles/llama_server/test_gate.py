@@ -31,6 +31,28 @@ def test_gate_compares_the_memory_with_the_plan(host):
     assert host.record(NEW, "actual.json")["devices"] == [told]
 
 
+GB = 10**9
+PLANNED = {"weights": 4 * GB, "context": GB, "compute": GB, "cache": 8 * GB}
+HOSTS = {
+    "as-planned": ({"CPU": {"model": 3 * GB, "KV": GB, "compute": GB}, "CPU_REPACK": {"model": GB}}, 6 * GB, 0),
+    "beside-a-device": ({"CUDA0": {"model": 90 * GB}, "CUDA_Host": {"model": 4 * GB, "compute": GB}}, 5 * GB, 0),
+    "more-than-planned": ({"CPU": {"model": 7 * GB}}, 7 * GB, 1),
+}
+
+
+@pytest.mark.parametrize(("found", "actual", "notes"), HOSTS.values(), ids=HOSTS)
+def test_memory_of_the_host_is_compared_too(found, actual, notes):
+    (told,) = evidence.compared_host(PLANNED, found)
+    assert (told["engine_name"], told["planned"], told["actual"]) == ("host", 6 * GB, actual)
+    broken, missed = evidence.too_much([told])
+    assert (broken, len(missed)) == ([], notes)
+
+
+@pytest.mark.parametrize("found", [{"CPU_Mapped": {"model": GB}, "CPU": {"KV": GB}}, {"CUDA0": {"model": GB}}], ids=["mapped", "none"])
+def test_what_the_system_decides_is_not_compared(found):
+    assert evidence.compared_host(PLANNED, found) == []
+
+
 def test_missing_planned_device_is_refused(host):
     host.deploy(NEW, devices=["CUDA0", "CUDA1"])
     assert "planned devices are not in use: CUDA1" in host.run(NEW)["reason"]
