@@ -49,7 +49,14 @@ def test_tool_is_called_and_its_result_taken(front: Any, key: str) -> None:
     """The engine's grammar and its parser are at work; what a model of random weights favours is said in the request."""
     space = {str(len(CONTROL) + byte): -100 for byte in b" \t\r\n"}
     favoured = {str(CONTROL.index("<|invoke|>")): 50, str(CONTROL.index("<|end|>")): 60, **space}
-    request = {"model": MODEL, "messages": question(1)["messages"], "max_tokens": 200, "tools": [TOOL], "logit_bias": favoured}
+    request = {
+        "model": MODEL,
+        "messages": question(1)["messages"],
+        "max_tokens": 200,
+        "tools": [TOOL],
+        "logit_bias": favoured,
+        "temperature": 0,
+    }
     client = front.client(key)
     answer = client.chat.completions.create(**request, tool_choice="required").choices[0]
     called = [(call.function.name, json.loads(call.function.arguments)) for call in answer.message.tool_calls]

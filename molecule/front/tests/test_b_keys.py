@@ -207,7 +207,7 @@ def test_unit_is_as_closed_as_before(server: Any) -> None:
 def test_quant_changes_without_a_failed_request(front: Any, play: Any, server: Any) -> None:
     """Both servers have room, so the new one is gated beside the old one; streams that have begun come to their end."""
     key = front.keys("chat")[0]
-    streams = [Streaming(front, key) for _number in range(8)]
+    streams = [Streaming(front, key) for _number in range(4)]
     with contextlib.ExitStack() as under, Asking(front, key) as asking:
         for stream in streams:
             under.enter_context(stream)
