@@ -25,6 +25,7 @@ INVENTORY = str(ROOT / "molecule/engine/inventory")
 CONVERGE = "molecule/engine/converge.yml"
 CACHE = Path(os.environ.get("ONPREM_LLAMACPP_CACHE") or "~/.cache/onprem-llamacpp").expanduser()
 ENGINES = CACHE / "engine-scenario"
+ARCHIVE = {"url": "file:///srv/engine.tar.gz", "folder": "llama.cpp"}
 RELEASES = "/opt/llamacpp/releases"
 BUILD = "/opt/llamacpp/build"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import BUILD, ENGINES, RELEASES, newest, releases
+from conftest import ARCHIVE, BUILD, ENGINES, RELEASES, newest, releases
 
 COMPILERS = "for program in cc c++ gcc cmake ninja git; do command -v $program; done; true"
 INSTANCE = "/etc/llamacpp/instances/main"
@@ -120,6 +120,18 @@ def test_one_build_with_backends_that_are_chosen_at_the_start(play: Any, taker: 
     assert run.status == 0, run.output[-3000:]
     (found,) = taker.check_output(f"ls {RELEASES}/*/bin/libggml-cpu-*.so").split()
     assert taker.check_output(f"ls {found.rsplit('/', 2)[0]}/lib") == "libggml-base.so"
+
+
+def test_an_archive_is_built_as_a_repository_is(play: Any, taker: Any, builder: Any) -> None:
+    before = set(releases(taker))
+    checksum = builder.check_output("sha256sum /srv/engine.tar.gz").split()[0]
+    wish = {"llama_engine_source": "archive", "llama_engine_archive": {**ARCHIVE, "sha256": checksum}, "llama_engine_keep": 9}
+    run = play(**wish)
+    assert run.status == 0, run.output[-3000:]
+    (made,) = set(releases(taker)) - before
+    build = json.loads(taker.check_output(f"cat {RELEASES}/{made}/build.json"))
+    assert (build["source"], build["number"]) == ("archive", 11549)
+    assert play(**wish).stats["taker"]["changed"] == 0
 
 
 def test_settings_of_others_are_told(play: Any, packaged: Any) -> None:

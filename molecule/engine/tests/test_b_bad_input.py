@@ -12,9 +12,7 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import BUILD, CONVERGE, INVENTORY, RELEASES, newest, releases, variables
-
-ARCHIVE = {"url": "file:///srv/engine.tar.gz", "folder": "llama.cpp"}
+from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, releases, variables
 
 
 def refused(run: plays.Run, *words: str) -> None:
