@@ -50,5 +50,5 @@ def advice(said: str) -> str:
 
 
 def package_problem(said: str, timeout: str) -> str:
-    """What the package manager said, with the next step where there is one; of a lock that was held a sentence alone."""
-    return locked(said, timeout) or f"The package manager said: {' '.join(said.split())[-600:]}{advice(said)}"
+    """What the package manager said, with the next step where one is known; of a lock that another program held its own sentence."""
+    return locked(said, timeout) or f"{' '.join(said.split())[-600:].rstrip('.')}.{advice(said)}"
