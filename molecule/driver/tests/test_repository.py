@@ -12,6 +12,7 @@ import pytest
 from conftest import PACKAGES
 
 DRIVER = "nvidia-driver-cuda"
+OFFERED = "575.57.08, 580.95.05, 580.126.09, 590.48.01"
 VERSION = "dpkg-query -W -f '${Version}' nvidia-driver-cuda"
 RECORD = "cat /var/lib/llamacpp/driver.json"
 # Holds the package manager for some seconds, under the name that unattended upgrades have.
