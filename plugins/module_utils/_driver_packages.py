@@ -84,7 +84,7 @@ def holder(paths: tuple[str, ...] = APT_LOCKS, locks: str = "/proc/locks") -> di
 
 
 def collect(manager: str, names: list[str], run: Run = run_command) -> dict[str, Any]:
-    """Packages on offer and installed, and the lock's holder.
+    """Packages on offer and installed, what the package manager says where it cannot read repositories, and the lock's holder.
 
     Args:
         manager: ``apt`` or ``dnf``.
@@ -94,13 +94,15 @@ def collect(manager: str, names: list[str], run: Run = run_command) -> dict[str,
     if manager == "dnf":
         # The lock hides other versions from queries too.
         query = ["dnf", "-q", "--disableplugin=versionlock", "repoquery", "--available", "--qf", ROW.format(epoch="epoch")]
-        offered = run([*query, *names])[1] if names else ""
+        status, offered, said = run([*query, *names]) if names else (0, "", "")
         rows = run(["rpm", "-qa", "--qf", ROW.format(epoch="epochnum")])[1]
         return {
             "available": parse_rows(offered),
             "installed": parse_rpm(rows, read_text("/etc/dnf/plugins/versionlock.list")),
+            # Names that no repository has are no failure.
+            "unread": " ".join(said.split())[-400:] or f"dnf ended with status {status}" if status else "",
             "holder": {},
         }
     offered = run(["apt-cache", "madison", *names])[1] if names else ""
     rows = run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n"])[1]
-    return {"available": parse_madison(offered), "installed": parse_dpkg(rows), "holder": holder()}
+    return {"available": parse_madison(offered), "installed": parse_dpkg(rows), "unread": "", "holder": holder()}

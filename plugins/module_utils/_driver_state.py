@@ -16,6 +16,7 @@ RECORD = "/var/lib/llamacpp/driver.json"
 _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 _NVIDIA = "10de"
 _BRIDGE = "0x0680"  # NVSwitches are bridges of no other kind
+_STREAM = "etc/dnf/modules.d/nvidia-driver.module"
 _LOADED = ("nvidia", "nvidia_uvm", "nvidia_drm", "nvidia_vgpu_vfio", "nouveau", "nova_core")
 
 
@@ -79,6 +80,12 @@ def nvswitches(root: str = "/") -> int:
     return sum(map(is_switch, folders))
 
 
+def stream(root: str = "/") -> str:
+    """The stream of NVIDIA's packages that dnf has enabled; empty where none is."""
+    fields = dict(line.split("=", 1) for line in read_text(os.path.join(root, _STREAM)).splitlines() if "=" in line)
+    return fields.get("stream", "").strip() if fields.get("state", "").strip() == "enabled" else ""
+
+
 def package_versions(names: list[str], family: str, run: Run = run_command) -> dict[str, str]:
     """Versions of those packages that are installed whole."""
     if not names:
@@ -105,6 +112,7 @@ def collect(family: str, root: str = "/", run: Run = run_command) -> dict[str, A
         "licensed_guest": os.path.exists(os.path.join(root, "etc/nvidia/gridd.conf")),
         "secure_boot": secure_boot(root),
         "kernels": kernels(root),
+        "stream": stream(root),
         "record": record,
         "packages": package_versions(sorted(record.get("packages", {})), family, run),
     }

@@ -213,6 +213,7 @@ ansible_facts:
               type: list
               elements: dict
               returned: always
+            stream: {description: "The stream of NVIDIA's packages that dnf has enabled, else empty.", type: str, returned: always}
             record: {description: "What P(onprem.llamacpp.nvidia_driver#role) installed, else empty.", type: dict, returned: always}
             packages: {description: Versions of the recorded packages now., type: dict, returned: always}
         other_gpus:

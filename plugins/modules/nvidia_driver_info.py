@@ -63,6 +63,10 @@ installed:
   description: Every installed package with C(version), whether it is C(whole) and whether it is C(held).
   type: dict
   returned: always
+unread:
+  description: What the package manager says where it cannot read its repositories, else empty.
+  type: str
+  returned: always
 holder:
   description: The process that holds the package manager's lock, with C(pid) and C(name), else empty.
   type: dict
@@ -71,6 +75,11 @@ kernels:
   description: Releases of the installed kernels.
   type: list
   elements: str
+  returned: always
+dkms:
+  description: NVIDIA's modules that DKMS knows, with C(name), C(version), C(kernel) (empty before one is built) and C(state).
+  type: list
+  elements: dict
   returned: always
 evidence:
   description: What the diagnosis rests on.
@@ -85,9 +94,14 @@ diagnosis:
   returned: with O(kernel)
 """
 
+import functools
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages, _driver_state
+from ansible_collections.onprem.llamacpp.plugins.module_utils._host import run_command
+
+PATIENCE = 300.0  # seconds; dnf may have to fetch the lists of all its repositories first
 
 
 def main() -> None:
@@ -101,8 +115,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    result = _driver_packages.collect(options["manager"], options["packages"])
+    result = _driver_packages.collect(options["manager"], options["packages"], functools.partial(run_command, timeout=PATIENCE))
     result["kernels"] = [entry["release"] for entry in _driver_state.kernels()]
+    result["dkms"] = _driver_diagnosis.dkms_states(run_command(["dkms", "status"])[1])
     if options["kernel"]:
         result["evidence"] = _driver_diagnosis.collect(options["kernel"], options["load"])
         result["diagnosis"] = _driver_diagnosis.diagnose(result["evidence"])

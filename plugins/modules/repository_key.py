@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Takes an armored OpenPGP public key from a URL or a text, compares the fingerprints of its primary keys, and writes it.
   - A file that holds keys with these fingerprints already costs no request.
+  - Installs none where the host's sources of apt have the repository already (O(repository)), with a key of their own.
   - Needs nothing but the host's Python; no gpg.
 author:
   - onprem.llamacpp contributors (@onprem)
@@ -39,6 +40,10 @@ options:
     description: File to write.
     type: path
     required: true
+  repository:
+    description: The repository that the key is for, to be looked for among the host's sources of apt.
+    type: str
+    default: ""
   timeout:
     description: Seconds after which a server that does not answer is given up.
     type: int
@@ -60,6 +65,10 @@ fingerprints:
   type: list
   elements: str
   returned: success
+source:
+  description: The file of apt's sources that has the repository already, else empty.
+  type: str
+  returned: success
 """
 
 import os
@@ -68,7 +77,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.text.converters import to_native
 from ansible.module_utils.urls import open_url
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _openpgp
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _apt_sources, _openpgp
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_text
 
 
@@ -88,16 +97,20 @@ def main() -> None:
             "content": {"type": "str", "default": "", "no_log": False},
             "fingerprints": {"type": "list", "elements": "str", "default": []},
             "path": {"type": "path", "required": True},
+            "repository": {"type": "str", "default": ""},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
     )
     options = module.params
+    source = _apt_sources.file_of(options["repository"]) if options["repository"] else ""
+    if source:
+        module.exit_json(changed=False, fingerprints=[], source=source)
     wanted = {_openpgp.plain(item) for item in options["fingerprints"]}
     present = known(options["path"], wanted)
     if present and not options["content"]:
-        module.exit_json(changed=False, fingerprints=present)
-    text, source = options["content"], options["url"] or "the given text"
+        module.exit_json(changed=False, fingerprints=present, source="")
+    text, origin = options["content"], options["url"] or "the given text"
     if not text:
         try:
             text = to_native(open_url(options["url"], timeout=options["timeout"]).read(1 << 20), errors="surrogate_or_strict")
@@ -110,10 +123,10 @@ def main() -> None:
     try:
         found = _openpgp.fingerprints(text)
     except _openpgp.PublicKeyError as error:
-        module.fail_json(msg=f"What {source} gives is no key for a repository: {error}.")
+        module.fail_json(msg=f"What {origin} gives is no key for a repository: {error}.")
     if (wanted and not set(found) <= wanted) or not (wanted or options["content"]):
         expected = f"{' or '.join(sorted(wanted))} is expected" if wanted else "no fingerprint is given to compare it with"
-        module.fail_json(msg=f"The key from {source} has the fingerprint {', '.join(found)}, but {expected}. Nothing was installed.")
+        module.fail_json(msg=f"The key from {origin} has the fingerprint {', '.join(found)}, but {expected}. Nothing was installed.")
     changed = read_text(options["path"]) != text
     if changed and not module.check_mode:
         os.makedirs(os.path.dirname(options["path"]), mode=0o755, exist_ok=True)
@@ -122,7 +135,7 @@ def main() -> None:
             handle.write(text)
         os.chmod(fresh, 0o644)
         os.rename(fresh, options["path"])
-    module.exit_json(changed=changed, fingerprints=found)
+    module.exit_json(changed=changed, fingerprints=found, source="")
 
 
 if __name__ == "__main__":

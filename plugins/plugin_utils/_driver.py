@@ -24,6 +24,8 @@ LAST_BRANCH_BEFORE_TURING = 580
 FIRST_BRANCH_OF_BLACKWELL = 570
 FIRST_BRANCH_WITHOUT_SUFFIX = 590  # from it on Ubuntu's package names do not name the branch
 
+# Boards whose NVSwitches are no devices of the bus: an InfiniBand subnet manager sets them up for the fabric manager.
+_SUBNET = re.compile(r"\bB[123]00\b")
 _FLAVOUR = re.compile(r"\d[\d.]*(?:~?rc\d+)?(?:\+[\w.]+)?(?:-\d+)?-(.+)$")
 
 
@@ -106,6 +108,17 @@ def left_alone(hardware: Mapping[str, Any], wish: Mapping[str, Any]) -> str:
     if "nvidia_vgpu_vfio" in driver.get("loaded", []):
         return "this host divides its GPUs among virtual machines (vGPU), its driver comes with that licence"
     return ""
+
+
+def board_notes(devices: list[Mapping[str, Any]]) -> list[str]:
+    """What an HGX board of Blackwell needs beside the driver, which the role does not install. One device may stand without its board."""
+    names = sorted(str(device["name"]) for device in devices if _SUBNET.search(str(device["name"])))
+    if len(names) < 2:
+        return []
+    return [
+        f"An HGX board of {names[0]} needs nvidia-fabricmanager in the driver's version, nvlsm, and the kernel module ib_umad, which this"
+        " role does not install: without them CUDA fails with 802 (system not yet initialized), though nvidia-smi lists every device."
+    ]
 
 
 def _names(entry: Mapping[str, Any], words: Mapping[str, str], key: str) -> list[str]:
@@ -213,6 +226,7 @@ def plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mappin
     driver = hardware.get("driver", {})
     devices = [device for device in hardware.get("devices", []) if device.get("kind") == "cuda"]
     answer: dict[str, Any] = {"action": "leave", "problems": [], "notes": [], "modules": "", "kernels": [], "packages": [], "inputs": ""}
+    answer["notes"] = board_notes(devices)
     if not wish.get("needed", True):
         return {**answer, "reason": "the plan uses no NVIDIA device"}
     undriven = any(device.get("driver") is False for device in devices)
@@ -244,7 +258,7 @@ def plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mappin
         action, reason = _recorded(hardware, inputs, wanted["kernels"])
     if not action:
         action, reason = "install", f"no driver serves {', '.join(str(device['name']) for device in devices)}"
-    notes = []
+    notes = list(answer["notes"])
     if driver.get("secure_boot"):
         notes.append("Secure Boot is on: the key that signs the modules has to be enrolled once on the console.")
     if "nouveau" in driver.get("loaded", []):

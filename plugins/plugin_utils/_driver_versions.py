@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from fnmatch import fnmatchcase
+from typing import Any, Callable
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._driver import branch_of
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._package_problems import advice, locked
 
 _UPSTREAM = re.compile(r"(?:^|[:\s])(\d{3}\.\d+(?:\.\d+)?)")
 
 SEPARATORS = {"apt": "=", "dnf": "-"}  # between a package and the version that is wanted of it
 
+_UNREAD = "The host's package repositories cannot be read, so what they offer is not known: {}. Mend or switch off the one that is named."
+_TIMEOUT = "nvidia_driver_package_timeout"
 _UNSIGNED = re.compile(r"GPG signature|GPG check|public key for \S+ is not installed", re.IGNORECASE)
 _REPOSITORY = (
     (r"NO_PUBKEY|public key is not available", "is signed with another key than the one that is installed for it"),
     (r"is not signed|BADSIG|EXPKEYSIG|invalid signature|GPG check FAILED|not signed", "has no signature that its key confirms"),
-    (r"Could not resolve|Temporary failure|Name or service not known|Cannot resolve", "cannot be found: its name has no address"),
-    (r"Connection refused|Could not connect|timed out|Network is unreachable|No route|Failed to connect", "does not answer"),
+    (r"Could(n't| not) resolve|Temporary failure|Name or service not known|Cannot resolve", "cannot be found: its name has no address"),
+    (
+        r"Connection refused|Could(n't| not) connect|timed out|Timeout was reached|Network is unreachable|No route|Failed to connect",
+        "does not answer",
+    ),
     (r"404|Not Found|does not have a Release file", "is not there (404)"),
 )
 
@@ -45,9 +52,14 @@ def _fitting(versions: list[str], branch: str, exact: str) -> dict[str, str]:
     return found
 
 
-def offered(names: list[str], available: Mapping[str, list[str]]) -> list[str]:
-    """Names with the first of several alternatives (V(a|b)) that is on offer, or the first of all."""
-    return [next((one for one in name.split("|") if available.get(one)), name.split("|")[0]) for name in names]
+def offered(names: list[str], available: Mapping[str, list[str]], fits: Callable[[list[str]], Any]) -> list[str]:
+    """Names with the first of several alternatives (V(a|b)) that is on offer in a version that fits, else in any, else the first."""
+
+    def first(alternatives: list[str]) -> str:
+        there = [name for name in alternatives if available.get(name)]
+        return next((name for name in there if fits(available[name])), [*there, *alternatives][0])
+
+    return [first(name.split("|")) for name in names]
 
 
 def _headers_to_come(plan: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
@@ -71,10 +83,10 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         plan: the plan of the driver.
-        known: C(available) and C(installed) packages of the host.
+        known: C(available) and C(installed) packages of the host, and what C(unread) says of repositories that cannot be read.
     """
     available, installed = known["available"], known["installed"]
-    names = offered(plan["packages"], available)
+    names = offered(plan["packages"], available, lambda versions: _fitting(versions, plan["branch"], plan["version"]))
     what = plan["version"] or (f"branch {plan['branch']}" if plan["branch"] else "driver")
     fitting = {name: _fitting(available.get(name, []), plan["branch"], plan["version"]) for name in names}
     problems = []
@@ -94,6 +106,11 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         if here.get("held") and here.get("version") != wanted:
             release = "apt-mark unhold" if plan["manager"] == "apt" else "dnf versionlock delete"
             problems.append(f"{name} is held at {here['version']}, and {wanted} is wanted: release it ({release} {name}) or keep it.")
+    if plan["manager"] == "dnf" and "dkms" in plan["companions"] and not (available.get("dkms") or "dkms" in installed):
+        problems.append(
+            "dkms, which compiles the modules, is missing: no repository of this host has it. It is in EPEL: enable that repository"
+            " (dnf install epel-release)."
+        )
     headers = [name for name in plan["headers"] if name not in installed and not available.get(name)]
     for name in headers:
         problems.append(
@@ -102,7 +119,7 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     separator = SEPARATORS[plan["manager"]]
     # Companions come in the driver's version where they have it, Debian's persistence daemon for one does not.
     exact = dict(packages)
-    for name in offered(plan["companions"], available):
+    for name in offered(plan["companions"], available, lambda versions: _fitting(versions, "", version)):
         same = _fitting(available.get(name, []), "", version) if version else {}
         if same or available.get(name) or name in installed:
             exact[name] = same.get(version, "")
@@ -111,8 +128,38 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         "packages": packages,
         "install": [f"{name}{separator}{wanted}" if wanted else name for name, wanted in exact.items()],
         "headers": plan["headers"] + _headers_to_come(plan, known),
-        "problems": problems,
+        # What is missing then is not known.
+        "problems": [_UNREAD.format(known["unread"])] if known.get("unread") else problems,
     }
+
+
+def locks(plan: Mapping[str, Any], installed: Mapping[str, Any], version: str) -> dict[str, str]:
+    """Versions of the packages that have come in the driver's version, libraries and companions included: those that dnf locks by name.
+
+    The pin of apt has patterns, so it needs none.
+    """
+    if plan["manager"] == "apt":
+        return {}
+    return {
+        name: str(entry["version"])
+        for name, entry in sorted(installed.items())
+        if upstream(entry["version"]) == version and any(fnmatchcase(name, pattern) for pattern in plan["lock"])
+    }
+
+
+def unbuilt(plan: Mapping[str, Any], states: list[Mapping[str, str]], version: str) -> list[dict[str, str]]:
+    """Modules of this version that DKMS has not installed for each kernel that they serve: name and kernel.
+
+    None where DKMS knows no module of the version, as with empty packages or modules that come compiled.
+    """
+    own = [state for state in states if state["version"] == version]
+    done = {(state["name"], state["kernel"]) for state in own if state["state"].startswith("installed")}
+    return [
+        {"name": name, "kernel": kernel}
+        for name in sorted({state["name"] for state in own})
+        for kernel in plan["kernels"]
+        if (name, kernel) not in done
+    ]
 
 
 def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str) -> dict[str, list[str]]:
@@ -134,20 +181,24 @@ def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str) -> d
     return {"purge": fresh, "reinstall": changed}
 
 
-def _locked(said: str, holder: Mapping[str, Any]) -> str:
-    """A sentence about a package manager that another program holds; empty where it is free."""
-    if not re.search(r"^E: ?Could not get lock|E:Could not get lock|Failed to lock apt", said, re.MULTILINE):
-        return ""
-    who = f"{holder['name']} (PID {holder['pid']}) holds it" if holder else "another program held it"
-    return f"The package manager stayed locked for longer than nvidia_driver_package_timeout: {who}. Run again when it has ended."
+def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: str = "nvidia") -> str:
+    """A sentence about a repository that cannot be read.
 
-
-def repository_problem(said: str, url: str, holder: Mapping[str, Any]) -> str:
-    """A sentence about a repository that cannot be read, from what the package manager said."""
+    Args:
+        said: what the package manager said.
+        url: the repository.
+        holder: the program that holds the package manager.
+        source: V(nvidia) or V(distribution), which decides about the next step.
+    """
     what = next((words for pattern, words in _REPOSITORY if re.search(pattern, said, re.IGNORECASE)), "cannot be read")
-    return _locked(said, holder) or (
-        f"The package repository {url} {what}. Set nvidia_driver_repository_url to one that this host reaches, such as a mirror of your"
-        f" own, and nvidia_driver_key_fingerprints to its key. The package manager said: {' '.join(said.split())[-400:]}"
+    step = (
+        "Set nvidia_driver_repository_url to one that this host reaches, such as a mirror of your own, and nvidia_driver_key_fingerprints"
+        " to its key."
+        if source == "nvidia"
+        else "See the host's own list of sources, and nvidia_driver_distribution_url where the role adds Debian's."
+    )
+    return locked(said, _TIMEOUT, holder) or (
+        f"The package repository {url} {what}. {step} The package manager said: {' '.join(said.split())[-400:]}"
     )
 
 
@@ -160,9 +211,9 @@ def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Map
         version: the driver version.
         known: C(holder) and C(diagnosis) of the host after the failure.
     """
-    locked = _locked(said, known.get("holder", {}))
-    if locked:
-        return locked
+    held = locked(said, _TIMEOUT, known.get("holder", {}))
+    if held:
+        return held
     what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed and was taken back."
     unsigned = next((line.strip() for line in said.splitlines() if _UNSIGNED.search(line)), "")
     if unsigned:
@@ -175,4 +226,4 @@ def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Map
         cause = found["sentence"].partition(" nvidia-smi lists")[0]
         return f"{what} {cause} Take {', '.join(others)}, or a kernel that this driver knows."
     lines = [line for line in said.splitlines() if re.match(r"(E|Error|Problem|dpkg): |\s*- (nothing|conflicting|package)", line)]
-    return f"{what} The package manager said: {' '.join((lines or said.splitlines())[-4:])[-600:]}"
+    return f"{what} The package manager said: {' '.join((lines or said.splitlines())[-4:])[-600:]}{advice(said)}"

@@ -12,6 +12,7 @@ import pytest
 from conftest import PACKAGES
 
 DRIVER = "nvidia-driver-cuda"
+OFFERED = "575.57.08, 580.95.05, 580.126.09, 590.48.01"
 VERSION = "dpkg-query -W -f '${Version}' nvidia-driver-cuda"
 RECORD = "cat /var/lib/llamacpp/driver.json"
 # Holds the package manager for some seconds, under the name that unattended upgrades have.
@@ -44,13 +45,44 @@ def test_refused(play: Any, on_host: Any, keys: dict[str, str]) -> None:
         ({"nvidia_driver_repository_url": f"{url}/forged"}, "is signed with another key than the one that is installed for it"),
         # The key is known by now, so the lists are what is missing.
         ({"nvidia_driver_repository_url": f"{url}/none"}, f"{url}/none/debian12/x86_64 is not there (404)"),
-        ({"nvidia_driver_branch": "570"}, f"The package {DRIVER} of the branch 570 is missing: on offer: 580.95.05, 580.126.09, 590.48.01"),
+        (
+            {"nvidia_driver_branch": "570"},
+            f"The package {DRIVER} of the branch 570 is missing: on offer: 575.57.08, 580.95.05, 580.126.09, 590.48.01",
+        ),
     ):
         run = play("--limit", "served", "-e", settings(keys, **wish))
         assert run.status != 0
         assert told in run.text, f"{wish}: {run.output[-2000:]}"
         assert host.check_output(PACKAGES) == before
         host.check_output('apt-get update -qq && test -z "$(dpkg --audit)"')
+
+
+def test_a_kernel_that_comes_along_is_taken_back(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
+    before = host.check_output(PACKAGES)
+    run = play("--limit", "served", "-e", settings(keys, nvidia_driver_branch="575"))
+    assert run.status != 0
+    told = "have brought or taken a kernel: 6.1.0-99-lab before, 6.1.0-99-lab, 6.1.0-200-lab after"
+    assert told in run.text, run.output[-3000:]
+    assert host.check_output(PACKAGES) == before
+    assert host.check_output("ls /boot && ls /lib/modules").split() == ["vmlinuz-6.1.0-99-lab", "6.1.0-99-lab"]
+
+
+def test_the_source_that_the_host_has_is_left_alone(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    """As NVIDIA's package cuda-keyring writes it; no key is asked for, and the repository is not there twice."""
+    host = on_host("served")
+    source, key = "/etc/apt/sources.list.d/cuda-debian12-x86_64.list", "/usr/share/keyrings/cuda-archive-keyring.asc"
+    url = "http://10.86.0.10/cuda/debian12/x86_64"
+    host.check_output(f"/usr/lib/apt/apt-helper download-file {url}/3bf863cc.pub {key}")
+    host.check_output(f"echo 'deb [signed-by={key}] {url}/ /' > {source}")
+    try:
+        wish = {"nvidia_driver_key_fingerprints": ["0" * 40], "nvidia_driver_branch": "570"}
+        run = play("--limit", "served", "-e", settings(keys, **wish))
+        assert f"The package {DRIVER} of the branch 570 is missing: on offer: 575.57.08" in run.text, run.output[-3000:]
+        assert not host.file("/etc/apt/sources.list.d/llamacpp-nvidia.sources").exists
+        host.check_output("apt-get update -qq")
+    finally:
+        host.check_output(f"rm {source} {key}")
 
 
 def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, str]) -> None:
@@ -153,11 +185,15 @@ def test_a_toolkit_of_the_repository(play: Any, on_host: Any, keys: dict[str, st
     wrong = play("-e", settings(keys, cuda_toolkit_key_fingerprints=["0" * 40]), playbook="molecule/driver/toolkit.yml")
     assert wrong.status != 0
     assert f"has the fingerprint {keys['good']}, but {'0' * 40} is expected" in wrong.text
+    nowhere = {"cuda_toolkit_key_fingerprints": [keys["good"]], "cuda_toolkit_repository_url": "http://10.86.0.10/none"}
+    moved = play("-e", settings(keys, **nowhere), playbook="molecule/driver/toolkit.yml")
+    assert moved.status != 0 and "could not be installed from http://10.86.0.10/none/debian12/x86_64" in moved.text, moved.output[-3000:]
+    host.check_output("apt-get update -qq")
     run = play("-e", settings(keys, cuda_toolkit_key_fingerprints=[keys["good"]]), playbook="molecule/driver/toolkit.yml")
     assert run.status == 0, run.output[-3000:]
     assert host.file("/usr/local/cuda-13.0/bin/nvcc").exists
     assert "cuInit" in host.check_output("nm -D /opt/llamacpp/cuda/stubs/13.0/libcuda.so.1")
-    # The driver's repository is the same one, and is written once.
-    assert "onprem.llamacpp.nvidia_driver" in host.check_output("cat /etc/apt/sources.list.d/llamacpp-nvidia.sources")
+    # The driver's repository is the same one, and is written in the same words.
+    assert "for NVIDIA's driver and CUDA" in host.check_output("cat /etc/apt/sources.list.d/llamacpp-nvidia.sources")
     again = play("-e", settings(keys, cuda_toolkit_key_fingerprints=[keys["good"]]), playbook="molecule/driver/toolkit.yml")
     assert again.stats["served"]["changed"] == 0

@@ -12,6 +12,15 @@ from typing import Any
 import pytest
 
 VERSION = "rpm -q --qf '%{EVR}' nvidia-driver-cuda"
+REPOSITORY = "/etc/yum.repos.d/llamacpp-nvidia.repo"
+# What compiles nothing, as the package of EL goes on although it does not.
+DKMS = """#!/bin/sh
+[ "$1" != status ] || echo "nvidia/580.95.05: added"
+[ "$1" = install ] || exit 0
+mkdir -p /var/lib/dkms/nvidia/580.95.05/build
+echo "/tmp/nv-pci.c:237:5: error: too few arguments" > /var/lib/dkms/nvidia/580.95.05/build/make.log
+exit 10
+"""
 LOCKS = "/etc/dnf/plugins/versionlock.list"
 
 
@@ -28,6 +37,28 @@ def test_packages_that_another_key_has_signed_are_refused(bring: Any, on_host: A
     assert run.status != 0
     assert "cannot be installed and was taken back. A package has no signature that the repository's key confirms" in run.text, run.output
     assert host.run(VERSION).rc != 0
+    assert "nvidia" not in host.check_output(f"cat {LOCKS}")
+
+
+def test_a_repository_that_is_not_there_is_told_and_taken_away(bring: Any, on_host: Any) -> None:
+    run = bring(nvidia_driver_repository_url="http://10.86.0.10/none")
+    assert run.status != 0
+    assert "The package repository http://10.86.0.10/none/rhel10/x86_64 is not there (404)" in run.text, run.output[-3000:]
+    assert not on_host("packages").file(REPOSITORY).exists
+
+
+def test_modules_that_do_not_compile_are_named_and_taken_back(bring: Any, on_host: Any) -> None:
+    host = on_host("packages")
+    before = host.check_output("rpm -qa | sort")
+    host.check_output(f"cat > /usr/local/sbin/dkms <<'EOF'\n{DKMS}EOF\nchmod +x /usr/local/sbin/dkms")
+    try:
+        run = bring()
+    finally:
+        host.check_output("rm -rf /usr/local/sbin/dkms /var/lib/dkms")
+    assert run.status != 0
+    told = "does not compile against the kernel 6.1.0-99.el10.noarch: nv-pci.c:237:5: error: too few arguments"
+    assert "cannot be installed and was taken back" in run.text and told in run.text, run.output[-3000:]
+    assert host.check_output("rpm -qa | sort") == before
     assert "nvidia" not in host.check_output(f"cat {LOCKS}")
 
 
@@ -48,13 +79,14 @@ def test_installed_and_locked(bring: Any, on_host: Any, wish: dict[str, str], ve
         "kernel-devel-6.1.0-99.el10.noarch",
         "kernel-devel-matched-6.1.0-99.el10.noarch",
     ]
-    assert "gpgcheck=1" in host.check_output("cat /etc/yum.repos.d/llamacpp-nvidia.repo")
+    assert "gpgcheck=1" in host.check_output(f"cat {REPOSITORY}")
     locked = host.check_output(f"cat {LOCKS}").splitlines()
     assert [line for line in locked if "nvidia" in line and line[0] != "#"] == [
-        f"{name}-{version}.*" for name in ("kmod-nvidia-open-dkms", "nvidia-driver-cuda")
+        f"{name}-{version}.*" for name in ("kmod-nvidia-open-dkms", "nvidia-driver-cuda", "nvidia-modprobe", "nvidia-persistenced")
     ]
-    # Newer ones are on offer, and stay out.
-    assert "nvidia-driver-cuda" not in host.run("dnf -q check-update").stdout
+    # Newer ones are on offer, those of the libraries and daemons too, and stay out.
+    newer = [line.split()[0] for line in host.run("dnf -q check-update").stdout.splitlines() if line]
+    assert "kernel-devel.noarch" in newer and not [name for name in newer if "nvidia" in name]
 
 
 def test_the_lock_of_another_is_respected(bring: Any, on_host: Any) -> None:

@@ -61,6 +61,15 @@ def test_kernels_in_order_of_their_numbers(tmp_path: Path) -> None:
         pytest.param({"proc/device-tree/compatible": "nvidia,p3737\0nvidia,tegra234\0"}, "jetson", True, id="Jetson by its tree"),
         pytest.param({"sys/module/nouveau/refcnt": "0", "sys/module/nvidia_uvm/x": ""}, "loaded", ["nvidia_uvm", "nouveau"], id="modules"),
         pytest.param({"proc/driver/nvidia/version": OPEN}, "version", "580.95.05", id="loaded driver"),
+        pytest.param(
+            {"etc/dnf/modules.d/nvidia-driver.module": "[nvidia-driver]\nname=nvidia-driver\nstream=open-dkms\nprofiles=\nstate=enabled\n"},
+            "stream",
+            "open-dkms",
+            id="stream of dnf",
+        ),
+        pytest.param(
+            {"etc/dnf/modules.d/nvidia-driver.module": "[nvidia-driver]\nstream=580-open\nstate=disabled\n"}, "stream", "", id="no stream"
+        ),
         pytest.param({"etc/nvidia/gridd.conf": ""}, "licensed_guest", True, id="licensed guest"),
         pytest.param(
             {

@@ -123,6 +123,20 @@ def test_action(hardware: dict[str, Any], wish: dict[str, Any], action: str, rea
 
 
 @pytest.mark.parametrize(
+    ("devices", "told"),
+    [
+        pytest.param([B200] * 8, True, id="HGX B200"),
+        pytest.param([{**B200, "driver": True, "driver_version": "580.95.05"}] * 8, True, id="with a driver"),
+        pytest.param([B200], False, id="one of them in a virtual machine"),
+        pytest.param([{**B200, "name": "NVIDIA GB200"}] * 4, False, id="Grace"),
+        pytest.param([T4] * 8, False, id="no board"),
+    ],
+)
+def test_board_that_needs_more_than_a_driver_is_told(devices: list[dict[str, Any]], told: bool) -> None:
+    assert any("nvlsm" in note for note in decide(host(devices))["notes"]) == told
+
+
+@pytest.mark.parametrize(
     ("devices", "modules"),
     [
         pytest.param([T4], "open", id="Turing"),

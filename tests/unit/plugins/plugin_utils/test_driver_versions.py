@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_packages
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions, _package_problems
 
 PLAN = {
     "packages": ["open", "cuda"],
@@ -78,6 +78,7 @@ def test_version(available: dict[str, list[str]], plan: dict[str, Any], version:
             "release it (dnf versionlock delete cuda)",
             id="held package, dnf",
         ),
+        pytest.param({**BOTH, "dkms": []}, {}, {"manager": "dnf"}, "dkms, which compiles the modules, is missing", id="no EPEL"),
         pytest.param(
             {**BOTH, "linux-headers-6.1": []}, {}, {}, "The headers linux-headers-6.1 are missing", id="no headers for the kernel"
         ),
@@ -93,6 +94,66 @@ def test_alternatives_and_what_is_not_on_offer() -> None:
     )
     assert chosen["packages"]["fabric-580"] == "580.126.09-1"
     assert "none" not in chosen["install"]
+
+
+# Packages on offer beside those of both, the role's names -> what is installed of them
+ALTERNATIVES = {
+    "the newest branch has a name without branch": (
+        {"persistenced": ["590.48.01-1"], "utils-580": ["580.126.09-1"]},
+        {"companions": ["persistenced|utils-580"]},
+        ["utils-580=580.126.09-1"],
+    ),
+    "the older branch has a name with branch": (
+        {"fabric": ["590.48.01-1", "580.126.09-1"], "fabric-570": ["570.1.2-1"], "open": ["570.1.2-1"], "cuda": ["570.1.2-1"]},
+        {"packages": ["open", "cuda", "fabric|fabric-570"], "branch": "570", "companions": []},
+        ["fabric-570=570.1.2-1"],
+    ),
+    "no version fits": (
+        {"persistenced": ["590.48.01-1"], "utils-580": ["570.1.2-1"]},
+        {"companions": ["persistenced|utils-580"]},
+        ["persistenced"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("available", "plan", "wanted"), ALTERNATIVES.values(), ids=ALTERNATIVES)
+def test_alternative_in_the_drivers_version(available: dict[str, list[str]], plan: dict[str, Any], wanted: list[str]) -> None:
+    chosen = choose({**BOTH, **available}, **plan)
+    assert (chosen["problems"], chosen["install"][2:]) == ([], wanted)
+
+
+def test_repositories_that_cannot_be_read_are_no_missing_packages() -> None:
+    told = "Failed to download metadata for repo 'epel'"
+    known = {"available": {}, "installed": {}, "unread": told}
+    (problem,) = _driver_versions.choose({**PLAN, "manager": "dnf"}, known)["problems"]
+    assert "cannot be read" in problem and told in problem and "no repository" not in problem
+
+
+def test_dnf_locks_what_has_come_along() -> None:
+    rows = {"kmod-nvidia-open-dkms": "3:580.95.05-1.el9", "libnvidia-ml": "3:580.95.05-1.el9", "nvidia-persistenced": "3:590.48.01-1.el9",
+            "libnvidia-container1": "0:1.18.0-1", "dkms": "0:3.2.2-1.el9"}  # fmt: skip
+    installed = {name: {"version": version, "whole": True, "held": False} for name, version in rows.items()}
+    plan = {**PLAN, "manager": "dnf", "lock": ["kmod-nvidia-*", "nvidia-*", "libnvidia-*"]}
+    kept = {name: rows[name] for name in ("kmod-nvidia-open-dkms", "libnvidia-ml")}
+    assert _driver_versions.locks(plan, installed, "580.95.05") == kept
+    assert _driver_versions.locks({**plan, "manager": "apt"}, installed, "580.95.05") == {}
+
+
+# What dkms status tells -> kernels of 5.14.1 and 5.14.2 that the module is still to be built for
+STATES = {
+    "not built at all": ("nvidia/580.95.05: added\n", ["5.14.1", "5.14.2"]),
+    "running kernel only": ("nvidia/580.95.05, 5.14.1, x86_64: installed\n", ["5.14.2"]),
+    "weak modules": ("nvidia/580.95.05, 5.14.1, x86_64: installed\nnvidia/580.95.05, 5.14.2, x86_64: installed-weak from 5.14.1\n", []),
+    "another version": ("nvidia/570.1.2: added\n", []),
+    "empty packages": ("", []),
+}
+
+
+@pytest.mark.parametrize(("status", "kernels"), STATES.values(), ids=STATES)
+def test_modules_that_are_not_built(status: str, kernels: list[str]) -> None:
+    states = _driver_diagnosis.dkms_states(status)
+    left = _driver_versions.unbuilt({**PLAN, "kernels": ["5.14.1", "5.14.2"]}, states, "580.95.05")
+    assert left == [{"name": "nvidia", "kernel": kernel} for kernel in kernels]
 
 
 def test_companions_come_in_the_version_that_they_have() -> None:
@@ -162,12 +223,40 @@ def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
         pytest.param("Could not resolve 'developer.download.nvidia.com'", "has no address", id="no internet"),
         pytest.param("Could not connect to 10.0.0.1:80 (10.0.0.1). - connect (111: Connection refused)", "does not answer", id="no mirror"),
         pytest.param("E:The repository 'http://m ' does not have a Release file.", "404", id="wrong folder"),
+        pytest.param("Curl error (6): Couldn't resolve host name for http://m/repodata", "has no address", id="no internet, dnf"),
+        pytest.param("Curl error (7): Couldn't connect to server for http://m/repodata", "does not answer", id="no mirror, dnf"),
+        pytest.param("Status code: 404 for http://m/repodata/repomd.xml", "404", id="wrong folder, dnf"),
         pytest.param("something else", "cannot be read", id="anything else"),
     ],
 )
 def test_repository_problem(said: str, part: str) -> None:
     sentence = _driver_versions.repository_problem(said, "http://m", {})
     assert "http://m" in sentence and part in sentence and "nvidia_driver_repository_url" in sentence
+
+
+def test_repository_of_the_distribution() -> None:
+    sentence = _driver_versions.repository_problem("404", "of ubuntu-24.04", {}, "distribution")
+    assert (
+        sentence.startswith("The package repository of ubuntu-24.04 is not there (404).") and "nvidia_driver_repository_url" not in sentence
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [
+        pytest.param("E:Could not get lock /var/lib/dpkg/lock-frontend", "longer than x_timeout: another program held it", id="apt"),
+        pytest.param("yum lockfile is held by another process", "stayed locked", id="module dnf"),
+        pytest.param("Waiting for process with pid 42 to finish.\n", "the process 42 holds it", id="dnf that waited"),
+        pytest.param("Waiting for process with pid 42 to finish.\nNo space", "to finish. No space.", id="dnf that went on"),
+        pytest.param("No package ninja-build available.", "repository CRB of Enterprise Linux 9", id="CRB"),
+        pytest.param("- nothing provides dkms needed by kmod-nvidia", "dkms is in EPEL", id="EPEL"),
+        pytest.param("Depends: nvidia-installer-cleanup but it is not installable", "section contrib", id="contrib"),
+        pytest.param("E: nvidia-kernel-common broke", "E: nvidia-kernel-common broke.", id="no advice"),
+    ],
+)
+def test_package_problem(said: str, part: str) -> None:
+    sentence = _package_problems.package_problem(said, "x_timeout")
+    assert part in sentence and ("section contrib" in sentence) == (part == "section contrib")
 
 
 LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
@@ -213,6 +302,12 @@ a-b 1:2-3 a-b-2-3.x86_64
 kernel-devel 0:5.14.0-503.el9 kernel-devel-5.14.0-503.el9.x86_64
 kernel-devel 0:5.14.0-570.el9 kernel-devel-5.14.0-570.el9.x86_64
 """
+
+
+def test_status_of_dnf_is_told() -> None:
+    answers = {"dnf": (1, "", "Errors during downloading\nStatus code: 404"), "rpm": (0, RPM_ROWS, "")}
+    assert _driver_packages.collect("dnf", ["a"], lambda argv: answers[argv[0]])["unread"] == "Errors during downloading Status code: 404"
+    assert _driver_packages.collect("dnf", [], lambda argv: answers[argv[0]])["unread"] == ""
 
 
 def test_package_managers() -> None:
