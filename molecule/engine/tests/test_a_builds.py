@@ -130,7 +130,7 @@ def test_an_archive_is_built_as_a_repository_is(play: Any, taker: Any, builder: 
     assert run.status == 0, run.output[-3000:]
     (made,) = set(releases(taker)) - before
     build = json.loads(taker.check_output(f"cat {RELEASES}/{made}/build.json"))
-    assert (build["source"], build["number"]) == ("archive", 11549)
+    assert (build["source"]["kind"], build["number"]) == ("archive", 11549)
     assert play(**wish).stats["taker"]["changed"] == 0
 
 
