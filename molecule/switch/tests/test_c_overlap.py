@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import FULL, lab
+from conftest import lab
 
 STOP = "/run/client-stop"
 
@@ -91,7 +91,6 @@ def test_killed_controller_is_not_needed_for_two_servers(server: Any, controller
     assert server.switch(server.good).status == 0
 
 
-@pytest.mark.skipif(not FULL, reason="a link that is cut in another state is enough for make test")
 @pytest.mark.usefixtures("asked")
 def test_cut_link_is_waited_for_with_two_servers(server: Any, controller: Any) -> None:
     status, output = controller.loses_the_link(server, server.other, "beside")
