@@ -116,8 +116,11 @@ class ActionModule(ActionBase):
             raise AnsibleConnectionFailure(str(result.get("msg", "unreachable")))
         if result.get("rc") != 0:
             lines = str(result.get("stderr") or result.get("msg") or "no message").strip().splitlines()
-            told = "started" if arguments[0] == "switch" else "followed any more; it goes on on the host"
-            raise AnsibleActionFail(f"The switch could not be {told}: {lines[-1]}.")
+            if arguments[0] == "switch":
+                raise AnsibleActionFail(f"The switch could not be started: {lines[-1]}.")
+            raise AnsibleActionFail(
+                f"The switch goes on on the host, but cannot be followed: {lines[-1]}. How it ends is told by status.yml."
+            )
         try:
             journal = json.loads(result["stdout"])
         except ValueError:

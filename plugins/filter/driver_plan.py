@@ -10,7 +10,7 @@ from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver, _driver_boot, _driver_versions, _package_problems
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver, _driver_boot, _driver_versions
 
 
 def driver_plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +30,6 @@ class FilterModule:
             "driver_undo": _driver_versions.undo,
             "driver_install_problem": _driver_versions.install_problem,
             "driver_repository_problem": _driver_versions.repository_problem,
-            "package_problem": _package_problems.package_problem,
             "driver_files": _driver_boot.files,
             "driver_services": _driver_boot.services,
             "driver_settings": _driver_boot.settings,

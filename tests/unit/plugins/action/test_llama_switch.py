@@ -52,7 +52,13 @@ def test_switch_is_followed(monkeypatch, answers, end):
     assert action._follow([], journal("prepared", True), 300)["state"] == end
 
 
-@pytest.mark.parametrize(("command", "told"), [("switch", "could not be started: no disk."), ("status", "goes on on the host: no disk.")])
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("switch", "could not be started: no disk."),
+        ("status", "goes on on the host, but cannot be followed: no disk. How it ends is told by status.yml."),
+    ],
+)
 def test_what_fails_is_told_by_what_was_asked(monkeypatch, command, told):
     action = llama_switch.ActionModule.__new__(llama_switch.ActionModule)
     action._task_vars, action._program = {}, ["llamacpp-switch"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions, _package_problems
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions
 
 PLAN = {
     "packages": ["open", "cuda"],
@@ -239,24 +239,6 @@ def test_repository_of_the_distribution() -> None:
     assert (
         sentence.startswith("The package repository of ubuntu-24.04 is not there (404).") and "nvidia_driver_repository_url" not in sentence
     )
-
-
-@pytest.mark.parametrize(
-    ("said", "part"),
-    [
-        pytest.param("E:Could not get lock /var/lib/dpkg/lock-frontend", "longer than x_timeout: another program held it", id="apt"),
-        pytest.param("yum lockfile is held by another process", "stayed locked", id="module dnf"),
-        pytest.param("Waiting for process with pid 42 to finish.\n", "the process 42 holds it", id="dnf that waited"),
-        pytest.param("Waiting for process with pid 42 to finish.\nNo space", "to finish. No space.", id="dnf that went on"),
-        pytest.param("No package ninja-build available.", "repository CRB of Enterprise Linux 9", id="CRB"),
-        pytest.param("- nothing provides dkms needed by kmod-nvidia", "dkms is in EPEL", id="EPEL"),
-        pytest.param("Depends: nvidia-installer-cleanup but it is not installable", "section contrib", id="contrib"),
-        pytest.param("E: nvidia-kernel-common broke", "E: nvidia-kernel-common broke.", id="no advice"),
-    ],
-)
-def test_package_problem(said: str, part: str) -> None:
-    sentence = _package_problems.package_problem(said, "x_timeout")
-    assert part in sentence and ("section contrib" in sentence) == (part == "section contrib")
 
 
 LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
