@@ -31,6 +31,7 @@ class Capacity(NamedTuple):
     ram_held: int  # by other instances
     ram_bandwidth: int
     disk_bandwidth: int
+    amx: bool  # the engine's kernels for this processor use its matrix unit
     notes: list[str]
 
     @property
@@ -67,6 +68,7 @@ def capacity(facts: Mapping[str, Any], settings: Mapping[str, Any]) -> Capacity:
         ram_held=held,
         ram_bandwidth=(facts["memory"].get("bandwidth") or {}).get("bytes_per_second") or RAM_BANDWIDTH,
         disk_bandwidth=_disk_bandwidth(facts, settings["model_root"]),
+        amx="amx_int8" in (facts.get("cpu") or {}).get("flags", []),
         notes=notes,
     )
 

@@ -118,6 +118,18 @@ def device_notes(name: str, quant: Mapping[str, Any], found: Sizing, room: Capac
     return [f"the devices give {amount(room.vram)}{wanted or ', too little for ' + name}: planned on the CPU"]
 
 
+def spare_repacking(found: Sizing, room: Capacity) -> list[str]:
+    """Switches repacking off where the engine would abort over it, and says so.
+
+    ggml takes every weight that its AMX kernels could multiply, and finds only when it computes that latent attention does so by
+    operands that are not contiguous, which they refuse: `GGML_ASSERT(*cur_backend_id != -1)`, seen with b11549 and b11669.
+    """
+    if not (room.amx and found.latent_on_host and found.placement["repack"]):
+        return []
+    found.placement["repack"] = False
+    return ["weights are not repacked: with AMX, the engine aborts when it computes latent attention from repacked weights"]
+
+
 def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict[str, Any]:
     """Bytes on every device and on the host, with what is left of each; the devices in use go by their engine's names."""
     names = {device["uuid"]: device["engine_name"] for device in used}
@@ -163,6 +175,8 @@ def assess(
     judged = regime(name, quant, found, room)
     fit, short, remedies = judged.fit, list(judged.short), list(judged.remedies)
     notes = [*device_notes(name, quant, found, room), *judged.notes]
+    if "repack" not in (settings.get("placement") or {}):
+        notes += spare_repacking(found, room)
     if refused:
         notes.insert(0, "the engine finds no placement that fits the devices")
         short += [f"device: {name} does not fit as placed by llama_plan_placement, says the engine"] if told else []

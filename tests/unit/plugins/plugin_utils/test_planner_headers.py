@@ -45,6 +45,33 @@ def test_regimes(shape_models, facts, fit, placement):
     assert {key: found["placement"][key] for key in placement} == placement
 
 
+AMX = {"cpu": {"flags": ["avx512f", "amx_int8", "amx_tile"]}}
+
+
+@pytest.mark.parametrize(
+    ("shape", "facts", "changes", "repack"),
+    [
+        pytest.param("kimi-k2", host(540, [], **AMX), {}, False, id="latent attention on the processor"),
+        pytest.param("kimi-linear", host(540, [], **AMX), {}, False, id="in some layers"),
+        pytest.param("kimi-k2", host(540, [], cpu={"flags": ["avx512f"]}), {}, True, id="no AMX"),
+        pytest.param("kimi-k2", host(540, T4, **AMX), {}, True, id="on the device, the experts beside"),
+        pytest.param("kimi-k2", host(540, A100, **AMX), {"placement": {"n_gpu_layers": 61, "n_cpu_moe": 61}}, False, id="one layer left"),
+        pytest.param("kimi-k2", host(540, [], **AMX), {"placement": {"repack": True}}, True, id="ordered"),
+        pytest.param("llama", host(540, [], **AMX), {}, True, id="another attention"),
+    ],
+)
+def test_weights_are_not_repacked_where_amx_cannot_multiply_them(shape_models, shape, facts, changes, repack):
+    found = planned(shape_models[shape], facts, **changes)
+    assert found["placement"]["repack"] is repack
+    assert any("not repacked" in note for note in found["notes"]) is (not repack)
+
+
+def test_weights_are_not_repacked_for_amx_where_only_the_size_is_known():
+    offered = listing(UD__Q2_K_XL=345 * 10**9)
+    assert _planner.plan(host(540, [], **AMX), wish(), K2, offered)["placement"]["repack"] is False
+    assert _planner.plan(host(540, A100, **AMX), wish(), K2, offered)["placement"]["repack"] is True
+
+
 def test_quants_whose_headers_were_not_read_are_sized_after_the_one_that_was(shape_models):
     model = shape_models["kimi-k2"]
     found = offer(model)
