@@ -161,7 +161,7 @@ class Benchmark:
     def obstacle(self) -> str:
         """Why ``llama-bench`` is not run; empty when it is."""
         if not self.params["engine"]:
-            return "llama_server_benchmark_engine is off"
+            return "llama_benchmark_engine is false"
         if not os.access(os.path.join(self.programs, "llama-bench"), os.X_OK):
             return "this engine has no such program"
         free: dict[str, int] = {}

@@ -136,6 +136,10 @@ def test_no_second_load_where_memory_does_not_allow_it(host: Host) -> None:
     assert result["tokens_per_second"] == 12.35
 
 
+def test_the_switch_that_leaves_the_program_out_is_named(host: Host) -> None:
+    assert host.measure(engine=False)["notes"] == ["llama-bench was not run: llama_benchmark_engine is false"]
+
+
 def test_program_that_fails_costs_its_figures_only(host: Host) -> None:
     host.bench = (1, "", "ggml: warning\nerror: failed to load model\n")
     result = host.measure()
