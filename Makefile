@@ -19,7 +19,7 @@ ENGINE ?= package
 # The browser is large, and only tests open pages.
 demo demo-clean bench render-units docs: export SETUP_BROWSER := 0
 
-.PHONY: help setup demo demo-clean test lint unit browser sanity package cuda lab molecule test-full test-cuda bench render-units docs clean
+.PHONY: help setup demo demo-clean test lint unit browser sanity package cuda lab molecule test-full test-cuda bench render-units docs
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-

@@ -27,8 +27,8 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_
 CONFIG_ROOT = "/etc/llamacpp/instances"
 STATE_ROOT = "/var/lib/llamacpp/instances"
 DOCUMENTS = ("deployment.json", "server.env", "unit.conf")
-LINKS = ("engine", "model")
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}$")
+NAME_RULE = "use at most 31 lower-case letters, digits and dashes, starting with a letter"
 
 Document = dict[str, Any]
 

@@ -249,7 +249,7 @@ def main() -> None:
     )
     name = module.params["instance"]
     if not _instance.NAME.match(name):
-        module.fail_json(msg=f"{name!r} is no instance name: lower case letters, digits and dashes, a letter first, at most 31.")
+        module.fail_json(msg=f"{name!r} is not a valid instance name: {_instance.NAME_RULE}.")
     try:
         module.exit_json(**apply(module.params, module.check_mode, _instance.Instance(name)))
     except OSError as error:

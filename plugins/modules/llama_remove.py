@@ -134,7 +134,7 @@ def main() -> None:
     )
     for name in module.params["instances"]:
         if not _instance.NAME.match(name):
-            module.fail_json(msg=f"{name!r} is no instance name: lower case letters, digits and dashes, a letter first, at most 31.")
+            module.fail_json(msg=f"{name!r} is not a valid instance name: {_instance.NAME_RULE}.")
     try:
         result = remove(module.params, module.check_mode)
     except (_removal.RemovalError, _front.FrontError, _firewall.FirewallError, OSError) as error:

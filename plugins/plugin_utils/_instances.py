@@ -14,7 +14,7 @@ import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._instance import NAME
+from ansible_collections.onprem.llamacpp.plugins.module_utils._instance import NAME, NAME_RULE
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _plan_settings
 
 VARIABLE = "llama_instances"
@@ -68,7 +68,6 @@ KEYS = {
 }
 # Variables of the role llama_server that follow a key which the plan has a name of its own for.
 ALSO = {"name": "llama_server_instance", "port": "llama_server_port"}
-PORTS = ("port", "spare_port", "front_port", "front_metrics_port")
 
 
 def lasting() -> list[str]:
@@ -87,11 +86,11 @@ def read(declared: Any, extra: Iterable[str] = ()) -> list[dict[str, Any]]:
         InstancesError: names everything that is wrong.
     """
     if not isinstance(declared, (list, tuple)):
-        raise InstancesError(f"{VARIABLE} is {reprlib.repr(declared)}, wanted is a list of mappings")
+        raise InstancesError(f"{VARIABLE} is {reprlib.repr(declared)}, expected a list of mappings")
     found, wrong = [], []
     for number, entry in enumerate(declared):
         if not isinstance(entry, Mapping):
-            wrong.append(f"{VARIABLE}[{number}] is {reprlib.repr(entry)}, wanted is a mapping")
+            wrong.append(f"{VARIABLE}[{number}] is {reprlib.repr(entry)}, expected a mapping")
             continue
         wrong += _problems(entry, str(entry.get("name") or f"number {number + 1}"))
         found.append({name: entry.get(name, key.default) for name, key in KEYS.items()})
@@ -118,12 +117,12 @@ def _problems(entry: Mapping[str, Any], who: str) -> list[str]:
     for key, known in KEYS.items():
         value = entry.get(key)
         if value is not None and not _is_a(value, known.kind):
-            wrong.append(f"{VARIABLE}: {key} of {who} is {reprlib.repr(value)}, wanted is {WORDS[known.kind]}")
+            wrong.append(f"{VARIABLE}: {key} of {who} is {reprlib.repr(value)}, expected {WORDS[known.kind]}")
     name = entry.get("name")
     if name == MAIN:
         wrong.append(f"{VARIABLE} has {MAIN}, which is what the other variables describe: take another name")
     elif isinstance(name, str) and name and not NAME.match(name):
-        wrong.append(f"{VARIABLE}: {name!r} is no name: lower case letters, digits and dashes, a letter first, at most 31")
+        wrong.append(f"{VARIABLE}: {name!r} is not a valid instance name: {NAME_RULE}")
     return wrong
 
 
@@ -181,7 +180,7 @@ def clashes(taken: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
     for name, own in taken.items():
         for key, port in own.items():
             if not 1 <= port <= 65535:
-                found[name].append(f"port: {key} of {name} is {port}, wanted is a port from 1 to 65535")
+                found[name].append(f"port: {key} of {name} is {port}, expected a port from 1 to 65535")
             elif port in holders:
                 other, others_key = holders[port]
                 whose = f"the {others_key} of {other}" if other != name else f"its {others_key}"

@@ -106,7 +106,7 @@ def read(orders: Any) -> tuple[dict[str, Any], list[str]]:
     if orders is None:
         return {}, []
     if not isinstance(orders, Mapping):
-        return {}, [f"{VARIABLE} is {reprlib.repr(orders)}, wanted is a mapping"]
+        return {}, [f"{VARIABLE} is {reprlib.repr(orders)}, expected a mapping"]
     taken: dict[str, Any] = {}
     wrong = []
     for key, value in orders.items():
@@ -116,5 +116,5 @@ def read(orders: Any) -> tuple[dict[str, Any], list[str]]:
         try:
             taken[key] = ORDERS[key].read(value)
         except ValueError:
-            wrong.append(f"{key} of {VARIABLE} is {reprlib.repr(value)}, wanted is {ORDERS[key].wanted}")
+            wrong.append(f"{key} of {VARIABLE} is {reprlib.repr(value)}, expected {ORDERS[key].wanted}")
     return taken, wrong

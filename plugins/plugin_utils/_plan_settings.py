@@ -55,12 +55,12 @@ def check(settings: dict[str, Any]) -> dict[str, Any]:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not number.least <= value <= number.largest:
             wrong.append(
-                f"{number.variable} is {value!r}, wanted is a whole number from {number.least} to {number.largest} ({number.meaning})"
+                f"{number.variable} is {value!r}, expected a whole number from {number.least} to {number.largest} ({number.meaning})"
             )
     for key, variable in CACHE_TYPES.items():
         value = settings.get(key)
         if value is not None and not (isinstance(value, str) and value in CACHE_BLOCKS):
-            wrong.append(f"{variable} is {value!r}, wanted is one of {', '.join(CACHE_BLOCKS)}")
+            wrong.append(f"{variable} is {value!r}, expected one of {', '.join(CACHE_BLOCKS)}")
     placement, refused = _placement_orders.read(settings.get("placement"))
     wrong += refused
     if wrong:

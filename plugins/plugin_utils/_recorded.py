@@ -93,7 +93,7 @@ def _wrong(facts: Mapping[str, Any]) -> list[str]:
 def _entry(where: str, entry: Any, kinds: Mapping[str, Kind]) -> list[str]:
     """What is wrong with one part of the facts."""
     if not isinstance(entry, Mapping):
-        return [f"{where} is {reprlib.repr(entry)}, wanted is a mapping"]
+        return [f"{where} is {reprlib.repr(entry)}, expected a mapping"]
     wrong = []
     for key, kind in kinds.items():
         value = entry.get(key)
@@ -101,13 +101,13 @@ def _entry(where: str, entry: Any, kinds: Mapping[str, Kind]) -> list[str]:
             continue
         if not kind.takes(value):
             found = f"is {reprlib.repr(value)}" if key in entry else "is missing"
-            wrong.append(f"{where}.{key} {found}, wanted is {kind.words}")
+            wrong.append(f"{where}.{key} {found}, expected {kind.words}")
     return wrong
 
 
 def _entries(where: str, listed: Any, kinds: Mapping[str, Kind]) -> list[str]:
     if not isinstance(listed, list):
-        return [f"{where} is {reprlib.repr(listed)}, wanted is a list of mappings"]
+        return [f"{where} is {reprlib.repr(listed)}, expected a list of mappings"]
     return [words for number, entry in enumerate(listed) for words in _entry(f"{where}[{number}]", entry, kinds)]
 
 

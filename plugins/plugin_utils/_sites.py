@@ -45,7 +45,7 @@ def sources(wish: Mapping[str, Any], hosts: Iterable[Mapping[str, Any]]) -> dict
     """
     transport = wish["transport"]
     if transport not in TRANSPORTS:
-        return _refused(f"llama_model_transport is {transport!r}, wanted is one of {', '.join(TRANSPORTS)}.")
+        return _refused(f"llama_model_transport is {transport!r}, expected one of {', '.join(TRANSPORTS)}.")
     known = [mirror_of(host) for host in hosts]
     mirror = _chosen(wish, known) if transport in ("auto", "mirror", "swarm") else None
     if transport in ("mirror", "swarm") and mirror is None:
@@ -54,7 +54,7 @@ def sources(wish: Mapping[str, Any], hosts: Iterable[Mapping[str, Any]]) -> dict
     if transport == "directory" and not directory:
         return _refused("llama_model_transport is directory, but llama_model_directory names none. Set it to the folder on the host.")
     if directory and not str(directory).startswith("/"):
-        return _refused(f"llama_model_directory is {directory!r}, wanted is an absolute path on the host.")
+        return _refused(f"llama_model_directory is {directory!r}, expected an absolute path on the host.")
     endpoint = str(wish["endpoint"]).rstrip("/")
     if mirror is not None and endpoint == mirror.url:
         endpoint = ""

@@ -98,7 +98,7 @@ def test_wishes_that_no_repository_meets_are_told_together(play: Any) -> None:
         ),
         pytest.param(
             {"llama_model_directory": "/mnt/nothing"},
-            "llama_model_directory is /mnt/nothing, which is no folder on this host",
+            "llama_model_directory is /mnt/nothing, which is not a directory on this host",
             id="no folder",
         ),
     ],

@@ -128,8 +128,8 @@ def test_hosts_of_every_kind_run_the_default_quant_in_their_regimes(play: Any, t
     ("host", "extra", "sentence"),
     [
         pytest.param({"llama_plan_ram_reserve": "lots"}, {}, "argument 'llama_plan_ram_reserve' is of type str", id="text"),
-        pytest.param({"llama_plan_ctx_size": -5}, {}, "llama_plan_ctx_size is -5, wanted is a whole number from 0", id="negative"),
-        pytest.param({"llama_plan_link_speed": 0}, {}, "llama_plan_link_speed is 0, wanted is a whole number from 1", id="zero"),
+        pytest.param({"llama_plan_ctx_size": -5}, {}, "llama_plan_ctx_size is -5, expected a whole number from 0", id="negative"),
+        pytest.param({"llama_plan_link_speed": 0}, {}, "llama_plan_link_speed is 0, expected a whole number from 1", id="zero"),
         pytest.param(
             {"llama_hardware_recorded": {**FACTS, "schema_version": 1}},
             {},

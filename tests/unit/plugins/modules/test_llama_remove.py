@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _removal
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance, _removal
 from ansible_collections.onprem.llamacpp.plugins.modules import llama_remove
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -249,3 +250,9 @@ def test_step_that_fails_names_its_command(host: Host, monkeypatch: pytest.Monke
     monkeypatch.setattr(host, "run", run)
     with pytest.raises(_removal.RemovalError, match="userdel llamacpp failed: user llamacpp is currently used by process 7"):
         host.remove(instances=["all"])
+
+
+def test_a_name_that_no_instance_can_have_is_refused(run_module: Callable[..., tuple[int, dict[str, Any]]]) -> None:
+    status, result = run_module("llama_remove", instances=["../etc"])
+    assert status == 1
+    assert result["msg"] == f"'../etc' is not a valid instance name: {_instance.NAME_RULE}."

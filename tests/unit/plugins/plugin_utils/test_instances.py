@@ -49,18 +49,18 @@ def test_site_tells_the_roles_every_variable_that_they_read_of_an_instance() -> 
 @pytest.mark.parametrize(
     ("declared", "words"),
     [
-        pytest.param({"name": "x"}, "llama_instances is {'name': 'x'}, wanted is a list of mappings", id="no list"),
-        pytest.param(["x"], "llama_instances[0] is 'x', wanted is a mapping", id="no mapping"),
+        pytest.param({"name": "x"}, "llama_instances is {'name': 'x'}, expected a list of mappings", id="no list"),
+        pytest.param(["x"], "llama_instances[0] is 'x', expected a mapping", id="no mapping"),
         pytest.param([{"port": 8081}], "llama_instances: number 1 has no name", id="no name"),
         pytest.param([{"name": "small"}], "llama_instances: small has no port", id="no port"),
         pytest.param([{**SMALL, "name": "main"}], "llama_instances has main, which is what the other variables describe", id="main"),
-        pytest.param([{**SMALL, "name": "Small_1"}], "'Small_1' is no name: lower case letters", id="a name that no unit can have"),
+        pytest.param([{**SMALL, "name": "Small_1"}], "'Small_1' is not a valid instance name", id="a name that no unit can have"),
         pytest.param([SMALL, {**SMALL, "port": 8082}], "llama_instances has small twice", id="twice"),
         pytest.param([{**SMALL, "quants": "x"}], "small has quants, which is not known: did you mean quant?", id="a key that is near"),
         pytest.param([{**SMALL, "xyz": 1}], "small has xyz, which is not known: it may have name, port, model", id="another key"),
-        pytest.param([{**SMALL, "port": "8081"}], "port of small is '8081', wanted is a whole number", id="a port in quotes"),
-        pytest.param([{**SMALL, "devices": "CUDA0"}], "devices of small is 'CUDA0', wanted is a list", id="devices that are no list"),
-        pytest.param([{**SMALL, "require_gpu": 1}], "require_gpu of small is 1, wanted is true or false", id="a number for a choice"),
+        pytest.param([{**SMALL, "port": "8081"}], "port of small is '8081', expected a whole number", id="a port in quotes"),
+        pytest.param([{**SMALL, "devices": "CUDA0"}], "devices of small is 'CUDA0', expected a list", id="devices that are no list"),
+        pytest.param([{**SMALL, "require_gpu": 1}], "require_gpu of small is 1, expected true or false", id="a number for a choice"),
         pytest.param([{"name": "a"}, {"port": 1}], "a has no port; llama_instances: number 2 has no name", id="all at once"),
     ],
 )
@@ -85,7 +85,7 @@ def test_an_instance_has_its_own_wish_and_the_hosts_settings() -> None:
     assert (told["ctx_size"], told["threads"], told["problems"], told["ram_reserve"]) == (0, None, [], 7)
     assert told["placement"]["n_gpu_layers"] > 0
     (bad,) = _instances.read([{**SMALL, "parallel": 0, "cache_type_k": "q9"}])
-    with pytest.raises(_instances.InstancesError, match=r"llama_instances: small: parallel is 0, wanted .*; cache_type_k is 'q9'"):
+    with pytest.raises(_instances.InstancesError, match=r"llama_instances: small: parallel is 0, expected .*; cache_type_k is 'q9'"):
         _instances.settings(bad, main)
 
 
@@ -110,7 +110,7 @@ FRONT = {"fronted": True, "metrics": True, "overlap": "auto"}
             {"fronted": True}, [{"front_port": 8444, "spare_port": 8081}], "8081 is the spare_port of b and its port too", id="own"
         ),
         pytest.param({}, [{}, {"port": 8081}], "8081 is the port of c and the port of b too", id="each other's"),
-        pytest.param({"fronted": True}, [{"front_port": 99999}], "front_port of b is 99999, wanted is a port", id="no port"),
+        pytest.param({"fronted": True}, [{"front_port": 99999}], "front_port of b is 99999, expected a port", id="no port"),
     ],
 )
 def test_ports(serving: dict[str, Any], instances: list[dict[str, Any]], words: str) -> None:

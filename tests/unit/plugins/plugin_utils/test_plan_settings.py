@@ -26,17 +26,17 @@ def test_good_numbers_pass_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("ctx_size", -5, "llama_plan_ctx_size is -5, wanted is a whole number from 0 to 2147483647 (tokens, 0 for the model's default)"),
-        ("ram_reserve", "lots", "llama_plan_ram_reserve is 'lots', wanted is a whole number from 0 to"),
-        ("disk_buffer", -7, "llama_plan_disk_buffer is -7, wanted is a whole number from -1 to"),
-        ("link_bits_per_second", 0, "llama_plan_link_speed is 0, wanted is a whole number from 1 to"),
+        ("ctx_size", -5, "llama_plan_ctx_size is -5, expected a whole number from 0 to 2147483647 (tokens, 0 for the model's default)"),
+        ("ram_reserve", "lots", "llama_plan_ram_reserve is 'lots', expected a whole number from 0 to"),
+        ("disk_buffer", -7, "llama_plan_disk_buffer is -7, expected a whole number from -1 to"),
+        ("link_bits_per_second", 0, "llama_plan_link_speed is 0, expected a whole number from 1 to"),
         ("parallel", 0, "llama_plan_parallel is 0"),
         ("threads", -1, "llama_plan_threads is -1"),
         ("vram_margin", True, "llama_plan_vram_margin is True"),
         ("port", 70000, "llama_plan_port is 70000"),
-        ("cache_type_k", "q8", "llama_plan_cache_type_k is 'q8', wanted is one of f32, f16, bf16, q8_0, "),
-        ("cache_type_v", ["f16"], "llama_plan_cache_type_v is ['f16'], wanted is one of f32"),
-        ("placement", [1], "llama_plan_placement is [1], wanted is a mapping"),
+        ("cache_type_k", "q8", "llama_plan_cache_type_k is 'q8', expected one of f32, f16, bf16, q8_0, "),
+        ("cache_type_v", ["f16"], "llama_plan_cache_type_v is ['f16'], expected one of f32"),
+        ("placement", [1], "llama_plan_placement is [1], expected a mapping"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(key: str, value: Any, told: str) -> None:
@@ -112,7 +112,7 @@ def test_orders_are_read_in_the_planners_terms(order: dict[str, Any], taken: dic
 def test_an_order_that_makes_no_sense_is_named(key: str, value: Any, wanted: str) -> None:
     with pytest.raises(_plan_settings.SettingsError) as error:
         _plan_settings.check({**GOOD, "placement": {key: value}})
-    assert f"{key} of llama_plan_placement is {value!r}, wanted is {wanted}" in str(error.value)
+    assert f"{key} of llama_plan_placement is {value!r}, expected {wanted}" in str(error.value)
 
 
 def test_an_unknown_order_is_refused_with_the_known_ones() -> None:

@@ -56,30 +56,30 @@ def test_facts_without_what_is_optional_are_taken() -> None:
 @pytest.mark.parametrize(
     ("part", "told"),
     [
-        pytest.param({"memory": None}, "memory is None, wanted is a mapping", id="no memory"),
-        pytest.param({"memory": {}}, "memory.total is missing, wanted is a whole number from 1 on", id="no total"),
-        pytest.param({"memory": {"total": 0}}, "memory.total is 0, wanted is a whole number from 1 on", id="total 0"),
-        pytest.param({"memory": {"total": "64 GB"}}, "memory.total is '64 GB', wanted", id="total in words"),
-        pytest.param({"memory": {"total": True}}, "memory.total is True, wanted", id="total a boolean"),
-        pytest.param({"memory": {"total": 1, "cgroup_limit": "max"}}, "memory.cgroup_limit is 'max', wanted", id="limit"),
-        pytest.param({"memory": {"total": 1, "bandwidth": 40}}, "memory.bandwidth is 40, wanted is a mapping", id="bandwidth"),
+        pytest.param({"memory": None}, "memory is None, expected a mapping", id="no memory"),
+        pytest.param({"memory": {}}, "memory.total is missing, expected a whole number from 1 on", id="no total"),
+        pytest.param({"memory": {"total": 0}}, "memory.total is 0, expected a whole number from 1 on", id="total 0"),
+        pytest.param({"memory": {"total": "64 GB"}}, "memory.total is '64 GB', expected", id="total in words"),
+        pytest.param({"memory": {"total": True}}, "memory.total is True, expected", id="total a boolean"),
+        pytest.param({"memory": {"total": 1, "cgroup_limit": "max"}}, "memory.cgroup_limit is 'max', expected", id="limit"),
+        pytest.param({"memory": {"total": 1, "bandwidth": 40}}, "memory.bandwidth is 40, expected a mapping", id="bandwidth"),
         pytest.param(
             {"memory": {"total": 1, "bandwidth": {"bytes_per_second": "fast"}}}, "memory.bandwidth.bytes_per_second is 'fast'", id="fast"
         ),
-        pytest.param({"devices": None}, "devices is None, wanted is a list of mappings", id="no devices"),
-        pytest.param({"devices": DEVICE}, "wanted is a list of mappings", id="one device"),
-        pytest.param({"devices": [DEVICE, "T4"]}, "devices[1] is 'T4', wanted is a mapping", id="a device's name"),
+        pytest.param({"devices": None}, "devices is None, expected a list of mappings", id="no devices"),
+        pytest.param({"devices": DEVICE}, "expected a list of mappings", id="one device"),
+        pytest.param({"devices": [DEVICE, "T4"]}, "devices[1] is 'T4', expected a mapping", id="a device's name"),
         *(
-            pytest.param({"devices": [without(DEVICE, key)]}, f"devices[0].{key} is missing, wanted is ", id=f"no {key}")
+            pytest.param({"devices": [without(DEVICE, key)]}, f"devices[0].{key} is missing, expected ", id=f"no {key}")
             for key in ("uuid", "kind", "engine_name", "name", "total")
         ),
-        pytest.param({"devices": [{**DEVICE, "uuid": None}]}, "devices[0].uuid is None, wanted is text", id="uuid null"),
-        pytest.param({"devices": [{**DEVICE, "total": -1}]}, "devices[0].total is -1, wanted is a whole number from 0 on", id="negative"),
-        pytest.param({"devices": [{**DEVICE, "foreign": "1G"}]}, "devices[0].foreign is '1G', wanted is a whole number", id="foreign"),
+        pytest.param({"devices": [{**DEVICE, "uuid": None}]}, "devices[0].uuid is None, expected text", id="uuid null"),
+        pytest.param({"devices": [{**DEVICE, "total": -1}]}, "devices[0].total is -1, expected a whole number from 0 on", id="negative"),
+        pytest.param({"devices": [{**DEVICE, "foreign": "1G"}]}, "devices[0].foreign is '1G', expected a whole number", id="foreign"),
         pytest.param({"devices": [{**DEVICE, "processes": [{}]}]}, "devices[0].processes[0].ours is missing", id="processes"),
-        pytest.param({"disks": {}}, "disks is {}, wanted is a list of mappings", id="no disks"),
-        pytest.param({"disks": [without(DISK, "path")]}, "disks[0].path is missing, wanted is text", id="no path"),
-        pytest.param({"disks": [{**DISK, "free": 1.5}]}, "disks[0].free is 1.5, wanted is a whole number from 0 on", id="fraction"),
+        pytest.param({"disks": {}}, "disks is {}, expected a list of mappings", id="no disks"),
+        pytest.param({"disks": [without(DISK, "path")]}, "disks[0].path is missing, expected text", id="no path"),
+        pytest.param({"disks": [{**DISK, "free": 1.5}]}, "disks[0].free is 1.5, expected a whole number from 0 on", id="fraction"),
     ],
 )
 def test_odd_facts_are_named_with_what_was_found(part: dict[str, Any], told: str) -> None:

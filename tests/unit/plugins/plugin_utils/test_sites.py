@@ -87,8 +87,8 @@ def test_each_source_has_its_own_token():
         ),
         pytest.param({"transport": "swarm", "site": ""}, "a host without llama_site has no mirror", id="no site"),
         pytest.param({"transport": "directory"}, "llama_model_directory names none", id="no directory"),
-        pytest.param({"directory": "usb"}, "wanted is an absolute path", id="relative directory"),
-        pytest.param({"transport": "ftp"}, "wanted is one of auto, hub, mirror, swarm, directory", id="unknown transport"),
+        pytest.param({"directory": "usb"}, "expected an absolute path", id="relative directory"),
+        pytest.param({"transport": "ftp"}, "expected one of auto, hub, mirror, swarm, directory", id="unknown transport"),
     ],
 )
 def test_what_cannot_be_is_told(changes, told):
