@@ -14,14 +14,13 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ansible_collections.onprem.llamacpp.plugins.action.gguf_download import progress_line
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _http, _transfer
 from ansible_collections.onprem.llamacpp.plugins.module_utils._arguments import MODEL, TRANSFER
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import MANIFEST, Model, StoreError
 from ansible_collections.onprem.llamacpp.plugins.module_utils._progress import STATUS
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import SECONDS_BETWEEN_LINES
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import SECONDS_BETWEEN_LINES, transfer_line
 
 display = Display()
 
@@ -104,7 +103,7 @@ class ActionModule(ActionBase):
             worker.join(SECONDS_BETWEEN_LINES)
             if worker.is_alive():
                 status = read_json(os.path.join(model.staging, STATUS))
-                display.display(progress_line("bundle", model.quant, status))
+                display.display(transfer_line("bundle", model.quant, status))
         if failures:
             raise StoreError(str(failures[0]))
         model.publish(f"{args['endpoint']}/{model.repo_id}")

@@ -11,25 +11,8 @@ from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow, transfer_line
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._tunnel import offered
-
-
-def duration(seconds: Optional[int]) -> str:
-    """Seconds as h:mm:ss."""
-    if seconds is None:
-        return "time left unknown"
-    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d} left"
-
-
-def progress_line(host: str, quant: str, result: dict[str, Any], several_sources: bool = False) -> str:
-    done, total = result.get("bytes_done", 0), result.get("bytes_total", 0)
-    share = f"{100 * done // total} %" if total else "0 %"
-    rate = f"{result.get('rate', 0) / 1e6:.1f} MB/s"
-    source = f" from {result['source']}" if several_sources and result.get("source") else ""
-    line = f"{host}: {quant} {amount(done)} of {amount(total)} ({share}){source}, {rate}, {duration(result.get('eta_seconds'))}"
-    return f"{line} - {result['note']}" if result.get("note") else line
 
 
 class ActionModule(ActionBase):
@@ -52,6 +35,6 @@ class ActionModule(ActionBase):
                 return {**args, "sources": [{"transport": "mirror", "url": tunnel.open()}]} if tunnel else args
 
             def line(host: str, result: dict[str, Any]) -> str:
-                return progress_line(host, str(args.get("quant")), result, len(args.get("sources") or []) > 1)
+                return transfer_line(host, str(args.get("quant")), result, len(args.get("sources") or []) > 1)
 
             return follow(self, "gguf_download", task_vars, arguments, line)

@@ -9,15 +9,7 @@ from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow
-
-
-def progress_line(host: str, quant: str, result: dict[str, Any]) -> str:
-    done, total = result.get("bytes_done", 0), result.get("bytes_total", 0)
-    share = f"{100 * done // total} %" if total else "0 %"
-    line = f"{host}: {quant} {amount(done)} of {amount(total)} ({share}) by the swarm, {result.get('peers', 0)} peers"
-    return f"{line} - {result['note']}" if result.get("note") else line
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._following import follow, progress
 
 
 class ActionModule(ActionBase):
@@ -34,5 +26,5 @@ class ActionModule(ActionBase):
             "gguf_swarm",
             task_vars,
             lambda begun: {**args, "started": begun},
-            lambda host, result: progress_line(host, str(args.get("quant")), result),
+            lambda host, result: progress(host, str(args.get("quant")), result, f" by the swarm, {result.get('peers', 0)} peers"),
         )

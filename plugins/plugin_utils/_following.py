@@ -11,11 +11,35 @@ from typing import Any, Callable, Optional
 from ansible.errors import AnsibleConnectionFailure
 from ansible.utils.display import Display
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
+
 display = Display()
 
 SECONDS_BETWEEN_LINES = 5.0
 RECONNECT_SECONDS = 120.0
 RECONNECT_PAUSE = 5.0
+
+
+def progress(host: str, quant: str, result: dict[str, Any], *details: str) -> str:
+    """How much of a quant is on a host, with details of how it gets there, and the note of the result."""
+    done, total = result.get("bytes_done", 0), result.get("bytes_total", 0)
+    share = f"{100 * done // total} %" if total else "0 %"
+    line = f"{host}: {quant} {amount(done)} of {amount(total)} ({share}){''.join(details)}"
+    return f"{line} - {result['note']}" if result.get("note") else line
+
+
+def transfer_line(host: str, quant: str, result: dict[str, Any], several_sources: bool = False) -> str:
+    """A transfer's progress; its source is named where there are several."""
+    source = f" from {result['source']}" if several_sources and result.get("source") else ""
+    rate = f", {result.get('rate', 0) / 1e6:.1f} MB/s"
+    return progress(host, quant, result, source, rate, f", {duration(result.get('eta_seconds'))}")
+
+
+def duration(seconds: Optional[int]) -> str:
+    """Seconds as h:mm:ss."""
+    if seconds is None:
+        return "time left unknown"
+    return f"{seconds // 3600}:{seconds % 3600 // 60:02d}:{seconds % 60:02d} left"
 
 
 def follow(

@@ -112,7 +112,7 @@ def test_connection_lost_before_anything_began_is_not_ours(task):
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, "time left unknown"), (59, "0:00:59 left"), (46_800, "13:00:00 left")])
 def test_duration(seconds, text):
-    assert gguf_download.duration(seconds) == text
+    assert _following.duration(seconds) == text
 
 
 def test_a_directory_of_the_controller_is_offered_while_the_task_runs(task, tmp_path):

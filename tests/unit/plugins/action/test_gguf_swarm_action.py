@@ -13,6 +13,32 @@ from ansible_collections.onprem.llamacpp.plugins.action import gguf_swarm
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _following
 
 
+@pytest.fixture
+def swarm(monkeypatch):
+    """Runs the action over the given answers of the module; what it showed, and how the module was asked."""
+    lines, asked = [], []
+
+    def run(answers):
+        def execute(module_name, module_args, task_vars):
+            asked.append(module_args.get("started", False))
+            answer = answers[len(asked) - 1]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        action = gguf_swarm.ActionModule.__new__(gguf_swarm.ActionModule)
+        action._task = types.SimpleNamespace(args={"quant": "Q8_0"}, check_mode=False)
+        action._execute_module = execute
+        action._connection = types.SimpleNamespace(reset=lambda: None)
+        return action.run(task_vars={"inventory_hostname": "gpu-a"})
+
+    monkeypatch.setattr(_following, "RECONNECT_PAUSE", 0.0)
+    monkeypatch.setattr(_following, "display", types.SimpleNamespace(display=lines.append))
+    monkeypatch.setattr(gguf_swarm.ActionBase, "run", lambda *_arguments: {})
+    run.lines, run.asked = lines, asked
+    return run
+
+
 @pytest.mark.parametrize(
     ("result", "line"),
     [
@@ -28,27 +54,13 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _following
         ),
     ],
 )
-def test_progress_line(result, line):
-    assert gguf_swarm.progress_line("gpu-a", "Q8_0", result) == line
+def test_progress_is_shown(swarm, result, line):
+    swarm([{"changed": True, "finished": False, **result}, {"changed": False, "finished": True}])
+    assert swarm.lines == [line]
 
 
-def test_the_task_stays_until_the_module_has_finished(monkeypatch):
+def test_the_task_stays_until_the_module_has_finished(swarm):
     lost = AnsibleConnectionFailure("timed out")
     answers = [{"changed": True, "finished": False}, lost, {"changed": False, "finished": True, "filled": True}]
-    asked = []
-
-    def execute(module_name, module_args, task_vars):
-        asked.append(module_args.get("started", False))
-        answer = answers[len(asked) - 1]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    action = gguf_swarm.ActionModule.__new__(gguf_swarm.ActionModule)
-    action._task = types.SimpleNamespace(args={"quant": "Q8_0"}, check_mode=False)
-    action._execute_module = execute
-    action._connection = types.SimpleNamespace(reset=lambda: None)
-    monkeypatch.setattr(_following, "RECONNECT_PAUSE", 0.0)
-    monkeypatch.setattr(gguf_swarm.ActionBase, "run", lambda *_arguments: {})
-    assert action.run(task_vars={}) == {"changed": True, "finished": True, "filled": True}
-    assert asked == [False, True, True]
+    assert swarm(answers) == {"changed": True, "finished": True, "filled": True}
+    assert swarm.asked == [False, True, True]
