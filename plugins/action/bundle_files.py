@@ -15,6 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _bundle
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sha256_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import QuantError, check_path
 
 
@@ -58,7 +59,7 @@ class ActionModule(ActionBase):
     def _bring(self, path: str, name: str, digest: str, folder: str, flat: bool, here: bool) -> str:
         """Put one file below ``folder`` unless it is there already; it appears whole and verified, or not at all."""
         target = os.path.join(folder, os.path.basename(name) if flat else name)
-        if os.path.isfile(target) and _bundle.sha256_of(target) == digest:
+        if os.path.isfile(target) and sha256_of(target) == digest:
             return ""
         os.makedirs(os.path.dirname(target), exist_ok=True)
         part = f"{target}.{os.getpid()}.part"
@@ -67,7 +68,7 @@ class ActionModule(ActionBase):
                 shutil.copyfile(os.path.join(path, name), part)
             else:
                 self._connection.fetch_file(os.path.join(path, name), part)
-            if _bundle.sha256_of(part) != digest:
+            if sha256_of(part) != digest:
                 raise _bundle.BundleError(f"{name} of the bundle {path} changed on its way to the controller. Run again.")
             os.replace(part, target)
         finally:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._bundle import sha256_of
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sha256_of
 
 
 def plain(name: str) -> str:

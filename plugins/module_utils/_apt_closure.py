@@ -16,7 +16,7 @@ import shutil
 import urllib.parse
 from typing import NamedTuple
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._bundle import sha256_of
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sha256_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run
 
 PACKAGES = "Packages"

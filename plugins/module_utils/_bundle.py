@@ -27,14 +27,13 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import read_json, sha256_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._quant import SHA256, QuantError, check_path
 
 INDEX = "bundle.json"
 SUMS = "SHA256SUMS"
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
-CHUNK = 1024 * 1024
 LINE = re.compile(r"^(?P<sha256>[0-9a-f]{64}) [ *](?P<path>.+)$")
 
 
@@ -47,15 +46,6 @@ class Damage(NamedTuple):
 
     path: str
     reason: str
-
-
-def sha256_of(path: str) -> str:
-    """SHA-256 of a file's content. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(CHUNK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_sums(folder: str) -> dict[str, str]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import stat
 from typing import Any
 
 LARGEST_DOCUMENT = 16 * 2**20
+CHUNK = 2**20
 
 
 def read_json(path: str, limit: int = LARGEST_DOCUMENT) -> dict[str, Any]:
@@ -52,6 +54,15 @@ def sync_directory(path: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a file's content, in hexadecimal digits. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(CHUNK), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def size_of(path: str) -> int:

@@ -16,6 +16,7 @@ import re
 from typing import NamedTuple, Optional
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sync_directory
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, run_command
 
 CONFIG_ROOT = "/etc/llamacpp/front"
@@ -115,7 +116,7 @@ class Front:
         for path in gone:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-                _instance.sync_directory(os.path.dirname(path))
+                sync_directory(os.path.dirname(path))
 
     def _load(self, served: bool) -> None:
         orders = [["enable", "--quiet"], ["reload-or-restart"]] if served else [["try-reload-or-restart"]]

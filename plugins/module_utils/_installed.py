@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _firewall, _front, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities, _device, _firewall, _front, _instance, _server
 from ansible_collections.onprem.llamacpp.plugins.module_utils._files import room_taken
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text, run_command
 
@@ -146,7 +146,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
         instance = _instance.Instance(name, config_root, state_root)
         current = instance.current()
         document = read_json(os.path.join(instance.deployment(current), "deployment.json")) if current else {}
-        active = _instance.active_state(name)
+        active = _server.active_state(name)
         host, port = document.get("host", "127.0.0.1"), int(document.get("port", 0))
         found.append(
             {
@@ -160,7 +160,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                 # The journal names what passed its gate last; after an undo that is the older deployment.
                 "committed": bool(current) and instance.journal().get("committed") == current,
                 "active": active,
-                "healthy": active == "active" and port > 0 and _instance.health(host, port) == "ok",
+                "healthy": active == "active" and port > 0 and _server.health(host, port) == "ok",
                 "host": host,
                 "port": port,
                 # Whether nginx stands before it, and whether a firewall was told of it.

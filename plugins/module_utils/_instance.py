@@ -9,19 +9,17 @@ Sizes are bytes. Everything written here is on disk, not only in the page cache,
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import re
 import secrets
 import shutil
-import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any, Optional
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sync_directory
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
 
 CONFIG_ROOT = "/etc/llamacpp/instances"
@@ -53,15 +51,6 @@ def linked(path: str) -> str:
         return os.path.basename(os.readlink(path))
     except OSError:
         return ""
-
-
-def sync_directory(path: str) -> None:
-    """Make new names in a directory durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_file(path: str, text: str, mode: int = 0o644) -> None:
@@ -206,46 +195,6 @@ class Instance:
 
 def _lines(keys: Sequence[str]) -> str:
     return "".join(f"{key}\n" for key in keys)
-
-
-def started_monotonic(name: str) -> float:
-    """When an instance's server was started, in seconds of the monotonic clock; 0 when nobody knows."""
-    value = _property(name, "ExecMainStartTimestampMonotonic")
-    return int(value) / 1e6 if value.isdecimal() else 0.0
-
-
-def _property(name: str, wanted: str) -> str:
-    """What systemd says about an instance's unit; empty when it says nothing."""
-    argv = ["systemctl", "show", "--property", wanted, "--value", f"llamacpp@{name}.service"]
-    try:
-        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode(errors="replace").strip()
-
-
-def active_state(name: str) -> str:
-    """What systemd says about an instance's unit; ``unknown`` when it says nothing."""
-    return _property(name, "ActiveState") or "unknown"
-
-
-def local_address(host: str) -> str:
-    """An address to reach a server on its own host, from those that it binds."""
-    first = host.split(",", maxsplit=1)[0].strip(" []")
-    return {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(first, first)
-
-
-def health(host: str, port: int, timeout: float = 3.0) -> str:
-    """``ok``, ``loading`` or ``unreachable``, as the server's own health page says."""
-    connection = http.client.HTTPConnection(local_address(host), port, timeout=timeout)
-    try:
-        connection.request("GET", "/health")
-        status = connection.getresponse().status
-    except (OSError, socket.timeout, http.client.HTTPException):
-        return "unreachable"
-    finally:
-        connection.close()
-    return {200: "ok", 503: "loading"}.get(status, f"status {status}")
 
 
 def model_uses(config_root: str = CONFIG_ROOT) -> list[dict[str, str]]:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _disks, _installed, _instance, _processes, _prune, _units
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sync_directory
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_text
 from ansible_collections.onprem.llamacpp.plugins.module_utils._model_store import Model, StoreError, key_of
 from ansible_collections.onprem.llamacpp.plugins.module_utils._words import amount
@@ -147,7 +148,7 @@ def discard(path: str, root: str) -> None:
     if hidden != path:
         shutil.rmtree(hidden, ignore_errors=True)
         os.rename(path, hidden)
-        _instance.sync_directory(parent)
+        sync_directory(parent)
     shutil.rmtree(hidden)
     for folder in (parent, os.path.dirname(parent)):
         if folder != os.path.normpath(root):

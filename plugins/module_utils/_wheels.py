@@ -9,13 +9,14 @@ its metadata is left out. Wheels know no links and mostly no permissions, so bot
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils._files import sha256_of
 
 CHUNK = 1024 * 1024
 MANIFEST = "wheels.json"
@@ -32,15 +33,6 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "_", name).lower()
 
 
-def sha256(path: str) -> str:
-    """Checksum of a file, in hexadecimal digits."""
-    found = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(CHUNK), b""):
-            found.update(block)
-    return found.hexdigest()
-
-
 def find(folder: str, wheels: Sequence[Mapping[str, str]]) -> list[str]:
     """The file of each wheel (C(name), C(version), C(sha256)) in a folder, verified.
 
@@ -52,7 +44,7 @@ def find(folder: str, wheels: Sequence[Mapping[str, str]]) -> list[str]:
     for wheel in wheels:
         start = f"{normal(wheel['name'])}-{wheel['version']}-"
         matching = [os.path.join(folder, name) for name in names if name.startswith(start) and name.endswith(".whl")]
-        found = {path: sha256(path) for path in matching}
+        found = {path: sha256_of(path) for path in matching}
         good = [path for path, checksum in found.items() if checksum == wheel["sha256"]]
         if good:
             files.append(good[0])

@@ -95,7 +95,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _bench, _instance, _load, _memory
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _bench, _instance, _load, _memory, _server
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, read_json, read_text, run_command
 
 SCHEMA_VERSION = 1
@@ -138,7 +138,7 @@ class Benchmark:
         if not self.current or instance.journal().get("committed") != self.current:
             raise BenchmarkError(f"Instance {instance.name} serves no deployment that has passed its gate. Deploy it first.")
         self.document = read_json(os.path.join(instance.deployment(self.current), "deployment.json"))
-        health = _instance.health(self.document["host"], int(self.document["port"]))
+        health = _server.health(self.document["host"], int(self.document["port"]))
         if health != "ok":
             raise BenchmarkError(f"The server of instance {instance.name} is not healthy ({health}), so it cannot be measured.")
         self.plan = read_json(instance.record(self.current, "plan.json"))
@@ -178,7 +178,7 @@ class Benchmark:
         params = self.params
         key = next((line for line in read_text(self.instance.api_keys).splitlines() if line.strip() and not line.startswith("#")), "")
         server = _load.Server(
-            _instance.local_address(self.document["host"]),
+            _server.local_address(self.document["host"]),
             int(self.document["port"]),
             key if self.document["api_key_required"] else "",
             params["timeout"],

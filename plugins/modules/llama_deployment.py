@@ -131,7 +131,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance, _server
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json
 
 REQUEST = "request.json"
@@ -146,10 +146,10 @@ def switch_reason(instance: _instance.Instance, identity: str, host: str, port: 
         return f"{current} is served now"
     if journal.get("committed") != identity or journal.get("state") not in ("committed", "undone"):
         return f"{identity} has not passed its gate (state {journal.get('state', 'unknown')})"
-    active = _instance.active_state(instance.name)
+    active = _server.active_state(instance.name)
     if active != "active":
         return f"the unit is {active}"
-    healthy = _instance.health(host, port)
+    healthy = _server.health(host, port)
     return "" if healthy == "ok" else f"the server is not healthy ({healthy})"
 
 
@@ -197,7 +197,7 @@ def apply(params: dict[str, Any], check_mode: bool, instance: _instance.Instance
     stale_key = (
         current == identity
         and params["document"].get("api_key_required", True)
-        and (not instance.has_keys(params["api_keys"]) or instance.key_file_is_newer(_instance.started_monotonic(instance.name)))
+        and (not instance.has_keys(params["api_keys"]) or instance.key_file_is_newer(_server.started_monotonic(instance.name)))
     )
     before = {**instance.documents(current), REQUEST: _instance.read_text(instance.record(current, REQUEST)) or ""} if current else {}
     changed_by_hand = publish and current == identity

@@ -106,7 +106,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance, _server
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import read_json, run_command
 
 PROGRAM = "/usr/local/libexec/llamacpp/llamacpp-switch"
@@ -125,8 +125,8 @@ def describe(instance: _instance.Instance) -> dict[str, Any]:
         "gate": read_json(instance.record(current, "gate.json")) if current else {},
         "actual": read_json(instance.record(current, "actual.json")) if current else {},
         "benchmark": read_json(instance.record(current, "benchmark.json")) if current else {},
-        "active_state": _instance.active_state(instance.name),
-        "health": _instance.health(document["host"], int(document["port"])) if document else "none",
+        "active_state": _server.active_state(instance.name),
+        "health": _server.health(document["host"], int(document["port"])) if document else "none",
         "inspection": inspection(instance.name),
         "api_key_file": instance.api_keys,
     }

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance, _server
 from ansible_collections.onprem.llamacpp.plugins.modules import host_files, llama_deployment, llama_server_info
 
 NEW, OLD = "b" * 12, "a" * 12
@@ -39,9 +39,9 @@ def instance(tmp_path):
 @pytest.fixture(autouse=True)
 def quiet_host(monkeypatch):
     """A unit that is active and a server that is healthy."""
-    monkeypatch.setattr(_instance, "active_state", lambda _name: "active")
-    monkeypatch.setattr(_instance, "health", lambda *_arguments: "ok")
-    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic())
+    monkeypatch.setattr(_server, "active_state", lambda _name: "active")
+    monkeypatch.setattr(_server, "health", lambda *_arguments: "ok")
+    monkeypatch.setattr(_server, "started_monotonic", lambda _name: time.monotonic())
 
 
 def tree(root: str) -> dict[str, str]:
@@ -153,8 +153,8 @@ REASONS = {
 def test_reason_for_a_switch(instance, monkeypatch, journal, active, health, reason):
     llama_deployment.apply(params(), False, instance)
     serve(instance, NEW, **journal)
-    monkeypatch.setattr(_instance, "active_state", lambda _name: active)
-    monkeypatch.setattr(_instance, "health", lambda *_arguments: health)
+    monkeypatch.setattr(_server, "active_state", lambda _name: active)
+    monkeypatch.setattr(_server, "health", lambda *_arguments: health)
     result = llama_deployment.apply(params(), False, instance)
     assert reason in result["reason"] and result["switch_needed"] is bool(reason)
 
@@ -175,7 +175,7 @@ def test_given_keys_take_the_place_of_others_and_need_a_restart(instance):
 def test_keys_that_are_newer_than_the_server_need_a_restart(instance, monkeypatch):
     llama_deployment.apply(params(), False, instance)
     serve(instance, NEW)
-    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic() - 60)
+    monkeypatch.setattr(_server, "started_monotonic", lambda _name: time.monotonic() - 60)
     result = llama_deployment.apply(params(), False, instance)
     assert (result["changed"], result["restart_needed"]) == (False, True)
     os.utime(instance.api_keys, (time.time() - 120, time.time() - 120))
@@ -186,7 +186,7 @@ def test_keys_do_not_matter_to_a_server_that_was_not_asked_for_them(instance, mo
     open_door = params(document={"id": NEW, "host": "127.0.0.1", "port": 8080, "api_key_required": False})
     llama_deployment.apply(open_door, False, instance)
     serve(instance, NEW)
-    monkeypatch.setattr(_instance, "started_monotonic", lambda _name: time.monotonic() - 60)
+    monkeypatch.setattr(_server, "started_monotonic", lambda _name: time.monotonic() - 60)
     assert llama_deployment.apply(open_door, False, instance)["switch_needed"] is False
 
 
