@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes each role's README.md from its argument_specs, and checks that the role's defaults say the same.
+"""Writes each role's README.md from its argument_specs, all entry points with options, and checks that the role's defaults say the same.
 
 A default that is a template may stand in the role's defaults alone: in argument_specs every host evaluates it on every run.
 
@@ -34,17 +34,31 @@ def shown(value: Any) -> str:
     return f"`{value if isinstance(value, str) and value else json.dumps(value)}`".replace("|", "\\|")
 
 
-def page(role: str, spec: dict[str, Any], defaults: dict[str, Any]) -> str:
-    """The README of a role."""
-    main = spec["main"]
-    lines = [f"# onprem.llamacpp.{role}", "", plain(main["short_description"]) + ".", ""]
-    lines += [plain(sentence) for sentence in main["description"]]
-    lines += ["", "| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
-    for name, option in main["options"].items():
+def table(options: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """The variables of an entry point."""
+    lines = ["| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
+    for name, option in options.items():
         kind = option["type"] + (f" of {option['elements']}" if "elements" in option else "")
         default = "**required**" if option.get("required") else shown(option.get("default", defaults.get(name)))
         choices = f" One of {', '.join(f'`{choice}`' for choice in option['choices'])}." if "choices" in option else ""
         lines.append(f"| `{name}` | {kind} | {default} | {plain(option['description'])}{choices} |")
+    return lines
+
+
+def sentences(description: str | list[str]) -> list[str]:
+    """The paragraphs of a description."""
+    return [plain(text) for text in ([description] if isinstance(description, str) else description)]
+
+
+def page(role: str, spec: dict[str, Any], defaults: dict[str, Any]) -> str:
+    """The README of a role: what it does, and each further entry point that reads variables of its own."""
+    main = spec["main"]
+    lines = [f"# onprem.llamacpp.{role}", "", plain(main["short_description"]) + ".", ""]
+    lines += [*sentences(main["description"]), "", *table(main["options"], defaults)]
+    for entry, said in spec.items():
+        if entry != "main" and said["options"]:
+            lines += ["", f"## `tasks_from: {entry}`", "", plain(said["short_description"]) + "."]
+            lines += [*sentences(said.get("description", [])), "", *table(said["options"], defaults)]
     lines += ["", "Generated from `meta/argument_specs.yml`; `make docs` writes it anew.", ""]
     return "\n".join(lines)
 
@@ -64,6 +78,9 @@ def main() -> int:
                 continue
             if name not in defaults or name not in stated or defaults[name] != stated[name]:
                 problems.append(f"{folder.name}: {name} is {defaults.get(name)!r} in defaults, {stated.get(name)!r} in argument_specs")
+        for entry, said in spec.items():
+            other = {name for name, option in said["options"].items() if option.get("default") != stated.get(name, option.get("default"))}
+            problems += [f"{folder.name}: {name} has another default for {entry} than for main" for name in sorted(other)]
         target = folder / "README.md"
         text = page(folder.name, spec, defaults)
         if not target.exists() or target.read_text() != text:

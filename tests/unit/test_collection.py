@@ -81,3 +81,16 @@ def test_plugins_state_their_licence(path: Path) -> None:
     head = path.read_text()[:400]
     assert "GNU General Public License v3.0+" in head
     assert "SPDX-License-Identifier: GPL-3.0-or-later" in head
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/meta/argument_specs.yml")), ids=lambda path: path.parents[1].name)
+def test_every_variable_of_every_entry_point_is_in_the_page_of_its_role(path: Path) -> None:
+    page = (path.parents[1] / "README.md").read_text()
+    specs = yaml.safe_load(path.read_text())["argument_specs"]
+    assert [name for spec in specs.values() for name in spec["options"] if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("roles/*/meta/argument_specs.yml")), ids=lambda path: path.parents[1].name)
+def test_every_entry_point_that_is_declared_has_tasks(path: Path) -> None:
+    entries = yaml.safe_load(path.read_text())["argument_specs"]
+    assert [entry for entry in entries if not (path.parents[1] / f"tasks/{entry}.yml").is_file()] == []
