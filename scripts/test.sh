@@ -23,7 +23,8 @@ installed_copy() {
 lint() {
   ruff check .
   ruff format --check .
-  mypy plugins/module_utils plugins/plugin_utils plugins/filter plugins/action roles/llama_server/files/llamacpp_switch roles/llama_server/files/llamacpp_tuning.py
+  mypy plugins/{module_utils,plugin_utils,modules,filter,action,callback} roles/llama_server/files/llamacpp_{switch,tuning.py} roles/nvidia_driver/files/cuda_probe.py
+  grep -lErI '^#!/bin/(ba)?sh' scripts demo tests/lab/files | xargs shellcheck --external-sources --source-path=SCRIPTDIR
   ansible-lint --offline --profile production
   python scripts/role_docs.py --check
 }
