@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,20 @@ def test_every_variable_of_every_entry_point_is_in_the_page_of_its_role(path: Pa
 def test_every_entry_point_that_is_declared_has_tasks(path: Path) -> None:
     entries = yaml.safe_load(path.read_text())["argument_specs"]
     assert [entry for entry in entries if not (path.parents[1] / f"tasks/{entry}.yml").is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "pattern"),
+    [
+        pytest.param("plugins/modules", r"(?<![\w/])[a-z]+(?:_[a-z]+)+", id="modules"),
+        pytest.param("plugins/module_utils", r"(?<!\S)_\w+", id="module_utils"),
+        pytest.param("plugins/plugin_utils", r"(?<!\S)_\w+", id="plugin_utils"),
+    ],
+)
+def test_the_layout_in_the_architecture_names_every_file(folder: str, pattern: str) -> None:
+    lines = (ROOT / "docs/architecture.md").read_text().split("## Layout")[1].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith(f"{folder}/"))
+    section = [lines[first].removeprefix(f"{folder}/"), *itertools.takewhile(lambda line: line.startswith(" "), lines[first + 1 :])]
+    assert sorted(re.findall(pattern, "\n".join(section))) == sorted(
+        path.stem for path in (ROOT / folder).glob("[!_]*.py" if "modules" in folder else "_*.py")
+    )
