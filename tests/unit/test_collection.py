@@ -66,6 +66,16 @@ def test_no_role_reads_a_short_variable(path: Path) -> None:
     assert not read & SHORT
 
 
+def test_variables_that_roles_share_are_in_the_readme() -> None:
+    prefixes = tuple(f"{path.name}_" for path in ROOT.glob("roles/*"))
+    documents = [path.read_text() if path.parent.name == "templates" else yaml.safe_load(path.read_text()) for path in role_files()]
+    read: set[str] = set().union(*(names(template) for document in documents for template in strings(document)))
+    shared = {name for name in read if name.startswith("llama_") and not name.startswith(prefixes)}
+    # Written by llama_plan_record, and set by the playbooks for each instance.
+    nobody_sets = {"llama_hardware_recorded", "llama_instance"}
+    assert {name for name in shared if f"| `{name}` |" not in (ROOT / "README.md").read_text()} == nobody_sets
+
+
 def test_the_rule_sees_what_it_forbids() -> None:
     document = {"tasks": [{"when": "quant == 'x'"}, {"msg": "{{ model | default('y') }}"}, {"msg": "model"}]}
     assert set().union(*(names(template) for template in strings(document))) == {"quant", "model"}
