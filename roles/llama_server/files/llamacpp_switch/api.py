@@ -52,18 +52,27 @@ class Api:
         return response.status, document if isinstance(document, dict) else {}
 
 
+def keys(path: pathlib.Path) -> list[str]:
+    """The keys of a key file.
+
+    :raises SwitchError: it cannot be read.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise SwitchError(f"the key file {path} cannot be read: {error.strerror}") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def first_key(path: pathlib.Path) -> str:
     """The first key of a key file.
 
     :raises SwitchError: the file holds none.
     """
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.strip() and not line.startswith("#"):
-                return line.strip()
-    except OSError as error:
-        raise SwitchError(f"the key file {path} cannot be read: {error.strerror}") from None
-    raise SwitchError(f"the key file {path} holds no key")
+    found = keys(path)
+    if not found:
+        raise SwitchError(f"the key file {path} holds no key")
+    return found[0]
 
 
 def local_address(host: str) -> str:

@@ -13,14 +13,15 @@ import time
 from typing import Callable, Optional
 
 from . import devices, outside, questions
-from .api import Api, first_key, local_address, on_loopback
-from .evidence import buffers, compared, compared_host, sees, too_much
+from .api import Api, first_key, keys, local_address, on_loopback
+from .evidence import buffers, compared, compared_host, sees, too_much, why, without_secrets
 from .files import SCHEMA_VERSION, Document, Layout, SwitchError, now, read_json, write_json
 from .front import Front
 from .host import Systemd, death, part, process_progress
 from .questions import Answer
 
 POLL_SECONDS = 0.5
+LOG_LAST = 500  # lines, of which a backtrace may be most
 SECONDS_BEFORE = 2  # clocks of the kernel's log and ours are read apart
 
 DEVICE_LINE = re.compile(r"^\s*(?P<name>\w+): .*MiB free\)")
@@ -40,6 +41,7 @@ class Gate:
         self.memory = read_json(self.folder / "plan.json").get("memory", {})
         self.shares = self.memory.get("devices", [])
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
+        self.first: dict[str, str] = {}  # the unit's state as the server was started
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
 
     def run(self, gap: Callable[[], Optional[float]] = lambda: None) -> Document:
@@ -87,18 +89,34 @@ class Gate:
         self._devices(result)
         if not self.beside:
             self._advertised(request, result)
+        # One that has died since its last answer, or was started again, is none to keep.
+        self._alive()
 
     def _warn(self, result: Document, text: str) -> None:
         """Something that is worth a word and no reason to go back."""
         result["warnings"].append(text)
         self.tell(text)
 
-    def _alive(self, first: dict[str, str]) -> dict[str, str]:
-        """The unit's state, as long as it is the process that was started."""
+    def _runs(self, state: dict[str, str]) -> bool:
+        """Whether the unit is still the process that was started."""
+        return state.get("ActiveState") == "active" and all(state.get(name) == self.first.get(name) for name in ("NRestarts", "MainPID"))
+
+    def _alive(self) -> dict[str, str]:
+        """The unit's state.
+
+        :raises SwitchError: the process that was started has ended.
+        """
         state = self.systemd.show()
-        if state.get("ActiveState") != "active" or any(state.get(name) != first.get(name) for name in ("NRestarts", "MainPID")):
-            raise SwitchError(f"the server ended by itself: {death(state)}")
+        if not self._runs(state):
+            raise SwitchError(f"the server ended by itself: {self._death(state)}")
         return state
+
+    def _death(self, state: dict[str, str]) -> str:
+        """How the process that was started has ended, and what it gave as the reason."""
+        # One that was killed had no time to say anything of it.
+        killed = state.get("Result") == "oom-kill" or (state.get("ExecMainCode") in ("2", "3") and state.get("ExecMainStatus") == "9")
+        reason = "" if killed else why(said(self.layout, self.systemd, self.first.get("InvocationID", "")))
+        return death(state) + (f" ({reason})" if reason else "")
 
     def _wait(self, api: Api, request: Document, result: Document) -> float:
         """Wait until the server is healthy; seconds that it took."""
@@ -107,11 +125,11 @@ class Gate:
         # Weights may be read twice (load and warm-up), and never on an otherwise idle disk.
         deadline = float(request["grace_seconds"]) + 3 * 2 * size / speed
         result.update(deadline_seconds=round(deadline), disk_bytes_per_second=round(speed))
-        first = self.systemd.show()
+        self.first = self.systemd.show()
         started = time.monotonic()
         status = 0
         while True:
-            state = self._alive(first)
+            state = self._alive()
             with contextlib.suppress(SwitchError):
                 status, _body = api.ask("/health", timeout=5, key=False)
                 if status == 200:
@@ -204,7 +222,7 @@ class Gate:
             status, document = api.ask("/v1/chat/completions", body, timeout=float(request["answer_seconds"]))
         except SwitchError as error:
             state = self.systemd.show()
-            raise SwitchError(str(error) + ("" if state.get("ActiveState") == "active" else f"; {death(state)}")) from None
+            raise SwitchError(str(error) + ("" if self._runs(state) else f"; the server ended by itself: {self._death(state)}")) from None
         if status != 200:
             message = document.get("error", {}).get("message", "") if isinstance(document.get("error"), dict) else ""
             raise SwitchError(f"{what} was answered with {status} {message}".rstrip())
@@ -279,6 +297,14 @@ class Gate:
             raise SwitchError(f"the front answered a request without a key with {seen.keyless} instead of 401")
         else:
             result["reachable"] = url
+
+
+def said(layout: Layout, systemd: Systemd, invocation: str) -> list[str]:
+    """The last lines that one run of the server wrote, backtraces included and those with its keys not."""
+    secrets: list[str] = []
+    with contextlib.suppress(SwitchError):
+        secrets = keys(layout.api_keys)
+    return without_secrets(systemd.log(invocation, LOG_LAST), secrets)
 
 
 def brief(gate: Document) -> Document:

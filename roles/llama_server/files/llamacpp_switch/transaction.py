@@ -11,17 +11,16 @@ import time
 from collections.abc import Iterator
 from typing import Any, Optional
 
-from .api import first_key
+from .evidence import LOG_LINES, last_words
 from .files import SCHEMA_VERSION, Busy, Document, Layout, SwitchError, now, read_json, sync_directory, write_json
 from .front import Front
-from .gate import Gate, brief
+from .gate import Gate, brief, said
 from .host import Systemd
 from .overlap import Beside, choose
 from .preflight import check, require_parts, warm
 from .retention import prune
 
 UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
-LOG_LINES = 12
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
 KEPT = 3  # deployments beside the current and the previous one, where a request does not say
@@ -301,14 +300,10 @@ class Switch:
         return True
 
     def _tail(self, systemd: Optional[Systemd] = None) -> list[str]:
-        """The last lines of the server's log, without anything that looks like its key."""
-        secret = ""
-        with contextlib.suppress(SwitchError):
-            secret = first_key(self.layout.api_keys)
+        """The last lines that the server's log has to say, without anything that looks like one of its keys."""
         unit = systemd or self.systemd
-        lines = unit.log(unit.show().get("InvocationID", ""), 10 * LOG_LINES)
-        lines = [line for line in lines if "api_keys:" not in line and not (secret and secret in line)]
-        return [line[:LOG_LINE_LENGTH] for line in lines[-LOG_LINES:]]
+        lines = said(self.layout, unit, unit.show().get("InvocationID", ""))
+        return [line[:LOG_LINE_LENGTH] for line in last_words(lines, LOG_LINES)]
 
     def status(self) -> Document:
         """The journal, with whether a switch is running now and what the unit does."""

@@ -234,6 +234,20 @@ def test_sick_device_undoes_the_switch(host, monkeypatch):
     assert "the driver reports Xid 48" in host.run(NEW)["reason"]
 
 
+ENDED_LATE = {"died": {"ActiveState": "failed"}, "started again": {"NRestarts": "1", "MainPID": "4343"}}
+
+
+@pytest.mark.parametrize("changes", ENDED_LATE.values(), ids=ENDED_LATE)
+def test_server_that_ends_after_its_last_answer_does_not_stay(host, monkeypatch, changes):
+    host.deploy(NEW)
+    show = host.systemd.show
+    ended = lambda *_arguments: monkeypatch.setattr(host.systemd, "show", lambda *_more: {**show(), **changes})  # noqa: E731
+    monkeypatch.setattr(gates.Gate, "_advertised", ended)
+    journal = host.run(NEW)
+    assert (journal["state"], journal["committed"]) == ("undone", "")
+    assert "the server ended by itself" in journal["reason"]
+
+
 URL = "https://one:8443"
 SEEN = {
     # what the front answers, whether it is drained, why the deployment goes back, and where clients can reach it
