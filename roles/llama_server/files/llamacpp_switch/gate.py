@@ -22,6 +22,7 @@ from .questions import Answer
 
 POLL_SECONDS = 0.5
 LOG_LAST = 500  # lines, of which a backtrace may be most
+LEAST_DISK = 1e6
 SECONDS_BEFORE = 2  # clocks of the kernel's log and ours are read apart
 
 DEVICE_LINE = re.compile(r"^\s*(?P<name>\w+): .*MiB free\)")
@@ -118,13 +119,29 @@ class Gate:
         reason = "" if killed else why(said(self.layout, self.systemd, self.first.get("InvocationID", "")))
         return death(state) + (f" ({reason})" if reason else "")
 
+    def _disk(self, request: Document) -> float:
+        """Bytes a second of the model's disk, as measured or else as assumed."""
+        return self.speed or max(float(request["disk_floor"]), LEAST_DISK)
+
+    def _read_seconds(self, request: Document) -> float:
+        """What the disk takes to read the model once."""
+        return int(request["model_bytes"]) / self._disk(request)
+
+    def _answer_seconds(self, request: Document, tokens: int) -> float:
+        """How long an answer of so many tokens may take at most."""
+        told = read_json(self.folder / "benchmark.json").get("tokens_per_second"), request["speed"]["expected"]
+        speeds = [float(value) for value in told if isinstance(value, (int, float)) and value > 0]
+        read = self._read_seconds(request)
+        # Where nothing is known of a model that is streamed, each token may need all of it.
+        each = 1 / min(speeds) if speeds else read if read_json(self.folder / "plan.json").get("fit") == "streaming" else 0.0
+        return questions.answer_seconds(float(request["answer_seconds"]), read, tokens, each)
+
     def _wait(self, api: Api, request: Document, result: Document) -> float:
         """Wait until the server is healthy; seconds that it took."""
         size = int(request["model_bytes"])
-        speed = self.speed or float(request["disk_floor"])
-        # Weights may be read twice (load and warm-up), and never on an otherwise idle disk.
-        deadline = float(request["grace_seconds"]) + 3 * 2 * size / speed
-        result.update(deadline_seconds=round(deadline), disk_bytes_per_second=round(speed))
+        # Weights may be read twice: load and warm-up.
+        deadline = float(request["grace_seconds"]) + questions.SLACK * 2 * self._read_seconds(request)
+        result.update(deadline_seconds=round(deadline), disk_bytes_per_second=round(self._disk(request)))
         self.first = self.systemd.show()
         started = time.monotonic()
         status = 0
@@ -219,7 +236,7 @@ class Gate:
 
     def _ask(self, api: Api, body: Document, request: Document, what: str) -> Answer:
         try:
-            status, document = api.ask("/v1/chat/completions", body, timeout=float(request["answer_seconds"]))
+            status, document = api.ask("/v1/chat/completions", body, timeout=self._answer_seconds(request, body["max_tokens"]))
         except SwitchError as error:
             state = self.systemd.show()
             raise SwitchError(str(error) + ("" if self._runs(state) else f"; the server ended by itself: {self._death(state)}")) from None

@@ -136,7 +136,10 @@ def process_progress(pid: int, proc: pathlib.Path = pathlib.Path("/proc")) -> in
 
 
 def disk_speed(path: str, seconds: float = 2.0, limit: int = 256 * MIB) -> float:
-    """Bytes a second that the disk under a file gives, past the page cache; 0.0 when that cannot be measured."""
+    """Bytes a second that the disk under a file gives, past the page cache; 0.0 when that cannot be measured.
+
+    A slow disk is measured too, if need be by the one block that it gives; only a file may be too small to tell.
+    """
     block = 4 * MIB
     try:
         handle = os.open(path, os.O_RDONLY | os.O_DIRECT)
@@ -144,6 +147,8 @@ def disk_speed(path: str, seconds: float = 2.0, limit: int = 256 * MIB) -> float
         return 0.0
     total, started = 0, time.monotonic()
     try:
+        if os.fstat(handle).st_size < 4 * block:
+            return 0.0
         with mmap.mmap(-1, block) as buffer:
             while total < limit and time.monotonic() - started < seconds:
                 count = os.preadv(handle, [buffer], total)
@@ -155,7 +160,7 @@ def disk_speed(path: str, seconds: float = 2.0, limit: int = 256 * MIB) -> float
     finally:
         os.close(handle)
     elapsed = time.monotonic() - started
-    return total / elapsed if total >= 4 * block and elapsed > 0 else 0.0
+    return total / elapsed if elapsed > 0 else 0.0
 
 
 def death(state: dict[str, str]) -> str:

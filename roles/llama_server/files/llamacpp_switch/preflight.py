@@ -34,7 +34,13 @@ def check(layout: Layout, systemd: Systemd, to: str) -> float:
     others = [f"{program} (PID {pid})" for pid, program in listening(request["host"], port) if not own or pid != own]
     if others:
         raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
-    return disk_speed(request["model_path"])
+    return model_disk_speed(request["model_path"])
+
+
+def model_disk_speed(first: str) -> float:
+    """The speed of the disk under a model, measured with its largest file: the first of many may hold no weights."""
+    files = [(path.stat().st_size, str(path)) for path in pagecache.shards(pathlib.Path(first)) if path.is_file()]
+    return disk_speed(max(files)[1]) if files else 0.0
 
 
 def require_parts(layout: Layout, deployment: str) -> None:

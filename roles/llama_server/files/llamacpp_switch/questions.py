@@ -26,6 +26,7 @@ TOOL = {
 }
 TOOL_PROMPT = "What is the weather in Paris? Ask the tool."
 TOOL_TOKENS = 256
+SLACK = 3  # no disk is otherwise idle, and no plan exact
 
 
 class Answer(NamedTuple):
@@ -86,6 +87,16 @@ def prompt_body(prompt: Document) -> Document:
 
 def tool_body() -> Document:
     return {**prompt_body({"prompt": TOOL_PROMPT, "max_tokens": TOOL_TOKENS}), "tools": [TOOL], "tool_choice": "auto"}
+
+
+def answer_seconds(least: float, read: float, tokens: int, each: float) -> float:
+    """How long an answer may take: it is for a server that hangs, so a slow one has all the time that it can need.
+
+    :param least: seconds that any answer has
+    :param read: seconds in which the disk gives the model once
+    :param each: seconds that a token is known to take; 0 when that is not known
+    """
+    return max(least, SLACK * (read + tokens * each))
 
 
 def prompt_problem(prompt: Document, answer: Answer) -> str:

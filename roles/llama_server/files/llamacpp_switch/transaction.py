@@ -150,7 +150,7 @@ class Switch:
                 sync_directory(self.layout.wants)
             self.front.point(int(self.layout.request(to)["port"]))
         except Exception as error:  # whatever it was, the old deployment must come back
-            self._undo(to, old, explain(error))
+            self._undo(to, old, explain(error), speed)
             return
         self._end(gate, "committed", state="committed", committed=to, serving=to)
         self._leave_beside(to)
@@ -234,7 +234,7 @@ class Switch:
         self.layout.link_drop_in(bool(old))
         return old
 
-    def _undo(self, to: str, old: str, reason: str) -> None:
+    def _undo(self, to: str, old: str, reason: str, speed: float) -> None:
         """Put the old deployment back and gate it; without one, stop."""
         self.record(state="undoing", reason=reason, log_tail=self._tail(), progress="undoing: " + reason)
         try:
@@ -255,7 +255,7 @@ class Switch:
             if not self._overlapped:
                 self._point(old)
             self.systemd.restart()
-            gate = Gate(self.layout, self.systemd, old, self.tell).run(self._gap)
+            gate = Gate(self.layout, self.systemd, old, self.tell, speed).run(self._gap)
             if self._overlapped:
                 self._point(old)
         except Exception as error:  # the journal has to end with what it came to

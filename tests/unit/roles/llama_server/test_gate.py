@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from switch_host import NEW, devices, evidence, files, front, outside, questions
+from switch_host import NEW, OLD, devices, evidence, files, front, outside, preflight, questions
 from switch_host import gate as gates
 
 
@@ -73,6 +73,46 @@ def test_deadline_follows_size_and_disk(host, speed, size, deadline):
     host.systemd.restart()
     gate = gates.Gate(host.layout, host.systemd, NEW, lambda _progress: None, speed).run()
     assert gate["deadline_seconds"] == deadline
+
+
+ANSWER_SECONDS = {
+    # 380 GB at 0.5 GB/s are read in 760 s; a token every 16 s, of which there are 256 for a tool.
+    "streamed as planned": (0.5e9, 380 * 10**9, {"expected": 1 / 16}, {}, 3 * (760 + 256 * 16)),
+    "slower than planned": (0.5e9, 380 * 10**9, {"expected": 1 / 16}, {"tokens_per_second": 1 / 32}, 3 * (760 + 256 * 32)),
+    "streamed, nothing known": (1e9, 2 * 10**9, {}, {}, 3 * (2 + 256 * 2)),
+    "disk not measured": (0.0, 380 * 10**9, {"expected": 1.0}, {}, 3 * (3800 + 256)),
+    "fast": (1e9, 4 * 10**9, {"expected": 50.0}, {}, 900),
+}
+
+
+@pytest.mark.parametrize(("speed", "size", "planned", "benchmark", "seconds"), ANSWER_SECONDS.values(), ids=ANSWER_SECONDS)
+def test_time_for_an_answer_follows_size_disk_and_speed(host, monkeypatch, speed, size, planned, benchmark, seconds):
+    host.deploy(
+        NEW, "tool called", answer_seconds=900, model_bytes=size, speed={"minimum": 0, "benchmark_share": 0, "expected": None, **planned}
+    )
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"fit": "streaming"})
+    files.write_json(host.layout.recorded / NEW / "benchmark.json", benchmark)
+    host.layout.link("current", NEW)
+    host.systemd.restart()
+    given, ask_really = [], gates.Api.ask
+    monkeypatch.setattr(
+        gates.Api, "ask", lambda api, *arguments, **more: given.append(more.get("timeout")) or ask_really(api, *arguments, **more)
+    )
+    gates.Gate(host.layout, host.systemd, NEW, lambda _progress: None, speed).run()
+    assert given[-1] == seconds  # the tool
+
+
+@pytest.mark.parametrize("speed", [0.0, 2e9], ids=["assumed", "measured"])
+def test_old_deployment_is_given_the_time_that_its_disk_needs(serving, monkeypatch, speed):
+    monkeypatch.setattr(preflight, "disk_speed", lambda _path: speed)
+    serving.deploy(NEW, "gibberish")
+    assert serving.run(NEW)["state"] == "undone"
+    assert serving.record(OLD, "gate.json")["disk_bytes_per_second"] == (speed or 100_000_000)
+
+
+def test_disk_that_is_assumed_to_give_nothing_gives_something(host):
+    host.deploy(NEW, disk_floor=0)
+    assert host.run(NEW)["state"] == "committed"
 
 
 SEES = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from switch_host import hosts
+from switch_host import hosts, preflight
 
 DEATHS = {
     "exit": ({"ExecMainCode": "1", "ExecMainStatus": "1", "Result": "exit-code"}, "exit status 1"),
@@ -52,6 +52,40 @@ def test_listening(tmp_path, table, address, host_address, port, expected):
 
 def test_disk_speed_of_a_file_that_is_not_there():
     assert hosts.disk_speed("/nonexistent/model.gguf") == 0.0
+
+
+BLOCK = 4 * hosts.MIB
+DISKS = {
+    # bytes of the file, seconds that a block of 4 MiB takes, bytes a second
+    "fast": (256 * hosts.MIB, 0.01, BLOCK / 0.01),
+    "slower than the floor": (64 * hosts.MIB, 0.5, BLOCK / 0.5),
+    "one block in all the time": (64 * hosts.MIB, 4.0, BLOCK / 4.0),
+    "a file that is too small to tell": (8 * hosts.MIB, 0.01, 0.0),
+}
+
+
+@pytest.mark.parametrize(("size", "block_seconds", "speed"), DISKS.values(), ids=DISKS)
+def test_slow_disk_is_measured_too(tmp_path, monkeypatch, size, block_seconds, speed):
+    path, clock = tmp_path / "model.gguf", [100.0]
+    with open(path, "wb") as handle:
+        handle.truncate(size)
+
+    def read(_handle, buffers, offset):
+        clock[0] += block_seconds
+        return min(len(buffers[0]), size - offset)
+
+    monkeypatch.setattr(hosts.os, "O_DIRECT", 0)
+    monkeypatch.setattr(hosts.os, "preadv", read)
+    monkeypatch.setattr(hosts.time, "monotonic", lambda: clock[0])
+    assert hosts.disk_speed(str(path)) == pytest.approx(speed)
+
+
+def test_largest_file_of_a_model_is_measured(tmp_path, monkeypatch):
+    for number, size in ((1, 10), (2, 30), (3, 20)):
+        (tmp_path / f"m-0000{number}-of-00003.gguf").write_bytes(bytes(size))
+    monkeypatch.setattr(preflight, "disk_speed", lambda path: float(path[-len("2-of-00003.gguf")]))
+    assert preflight.model_disk_speed(str(tmp_path / "m-00001-of-00003.gguf")) == 2.0
+    assert preflight.model_disk_speed(str(tmp_path / "gone.gguf")) == 0.0
 
 
 JOURNALCTL = """#!/bin/sh
