@@ -144,15 +144,18 @@ def test_host_goes_out_of_service_and_answers_under_way_finish(front: Any, play:
     assert front.curl("/health")[0] == lists(front, key) == 200
 
 
-def test_expired_certificate_fails_the_gate_and_says_so(front: Any, play: Any, server: Any) -> None:
+def test_expired_certificate_stops_a_switch_before_the_server_and_says_so(front: Any, play: Any, server: Any) -> None:
+    shown = "systemctl show -p MainPID --value llamacpp@main"
+    before = server.check_output(shown)
     current = server.check_output("basename $(readlink /etc/llamacpp/instances/main/current)")
     folder = "/etc/llamacpp/front/main"
     server.check_output(f"cat > {folder}/certificate.pem <<'END'\n{expired(server.file(f'{folder}/key.pem').content_string)}END")
     server.check_output("systemctl reload nginx")
-    done = server.run(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {current}")
+    done = server.run(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {current} --restart")
     assert done.rc == 1
     reason = json.loads(server.file("/var/lib/llamacpp/instances/main/switch.json").content_string)["reason"]
-    assert reason.startswith("the certificate of https://10.88.0.11:8443 has expired")
+    assert reason.startswith("the certificate of https://10.88.0.11:8443 has expired (since ")
+    assert server.check_output(shown) == before
     # The next run makes a certificate that will do, and gates the deployment again.
     run = play()
     assert run.status == 0, run.output[-3000:]

@@ -33,10 +33,19 @@ class Gate:
     """Ask a freshly started server the questions that decide whether it may stay."""
 
     def __init__(
-        self, layout: Layout, systemd: Systemd, deployment: str, tell: Callable[[str], None], speed: float = 0.0, beside: int = 0
+        self,
+        layout: Layout,
+        systemd: Systemd,
+        deployment: str,
+        tell: Callable[[str], None],
+        speed: float = 0.0,
+        beside: int = 0,
+        back: bool = False,
     ) -> None:
-        """:param beside: the port of a second server, which no client is told of; 0 for the instance's own"""
-        self.beside = beside
+        """:param beside: the port of a second server, which no client is told of; 0 for the instance's own
+        :param back: it is a way back, which must be open whatever the front is like: its faults are only warnings
+        """
+        self.beside, self.back = beside, back
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
         self.folder = layout.recorded / deployment
         self.memory = read_json(self.folder / "plan.json").get("memory", {})
@@ -289,7 +298,12 @@ class Gate:
         """Whether clients can reach the server where they are told to."""
         result["reachable"] = "loopback"
         if request.get("front"):
-            self._through_front(request["front"], result)
+            try:
+                self._through_front(request["front"], result)
+            except SwitchError as error:
+                if not self.back:
+                    raise
+                self._warn(result, str(error))
             return
         if on_loopback(request["host"]):
             return

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ssl
 import time
@@ -20,6 +21,7 @@ SOON_DAYS = 14
 EXPIRED, NOT_YET_VALID = 10, 9
 OTHER_NAME = (62, 63, 64)
 PARTIAL_CHAIN = 0x80000  # ssl.VERIFY_X509_PARTIAL_CHAIN has no name before Python 3.10
+NO_CHECK_TIME = 0x200000  # of OpenSSL; has no name in Python
 
 
 class Seen(NamedTuple):
@@ -46,8 +48,11 @@ def look(url: str, ca: str) -> Seen:
             keyless, _certificate = _get(host, port, "/v1/models", context)
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in (EXPIRED, NOT_YET_VALID):
-                word = "has expired" if error.verify_code == EXPIRED else "is not valid yet"
-                raise SwitchError(f"the certificate of {url} {word}: replace it, or set the host's clock right") from None
+                word, date = ("has expired", "notAfter") if error.verify_code == EXPIRED else ("is not valid yet", "notBefore")
+                when = _date(host, port, date)
+                raise SwitchError(
+                    f"the certificate of {url} {word}{when}: replace it and reload nginx, or set the host's clock right"
+                ) from None
             assert context is not None  # noqa: S101 - only a verified connection raises this
             if error.verify_code in OTHER_NAME:
                 warnings.append(f"the certificate of {url} is for other names")
@@ -92,6 +97,17 @@ def _trusting(certificate: str, check_hostname: bool) -> ssl.SSLContext:
     context.verify_flags |= PARTIAL_CHAIN
     context.load_verify_locations(cadata=certificate)
     return context
+
+
+def _date(host: str, port: int, which: str) -> str:
+    """When the certificate that is shown at an address ends or begins, to follow what is said of it; empty when that cannot be read."""
+    with contextlib.suppress(OSError, ValueError, KeyError, http.client.HTTPException):
+        context = _trusting(_peer(host, port), check_hostname=False)
+        context.verify_flags |= NO_CHECK_TIME
+        _status, certificate = _get(host, port, "/health", context)
+        word = "since" if which == "notAfter" else "before"
+        return f" ({word} {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(ssl.cert_time_to_seconds(certificate[which])))})"
+    return ""
 
 
 def _peer(host: str, port: int) -> str:

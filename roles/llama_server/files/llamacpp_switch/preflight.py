@@ -9,16 +9,17 @@ import pathlib
 import time
 from typing import Callable
 
-from . import neighbours, pagecache
+from . import neighbours, outside, pagecache
 from .api import first_key
 from .engine import changed
 from .files import Document, Layout, SwitchError, read_json
 from .host import Systemd, disk_speed, listening
 
 
-def check(layout: Layout, systemd: Systemd, to: str) -> float:
+def check(layout: Layout, systemd: Systemd, to: str, front: bool = True) -> float:
     """Everything that can be known before the running server is touched; the disk's speed in bytes a second.
 
+    :param front: whether a front that no client will talk to is a reason to leave everything as it is
     :raises SwitchError: the switch would fail.
     """
     request = layout.request(to)
@@ -34,6 +35,8 @@ def check(layout: Layout, systemd: Systemd, to: str) -> float:
     others = [f"{program} (PID {pid})" for pid, program in listening(request["host"], port) if not own or pid != own]
     if others:
         raise SwitchError(f"port {port} is held by {', '.join(others)}: stop it or choose another port")
+    if front and request.get("front"):
+        outside.look(request["front"]["url"], request["front"]["ca"])  # raises when the certificate is out of date
     return model_disk_speed(request["model_path"])
 
 

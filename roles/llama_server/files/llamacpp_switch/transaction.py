@@ -87,7 +87,8 @@ class Switch:
     def run(self, to: str, run_id: str, restart: bool = False, ahead: bool = True) -> Document:
         """Switch to a deployment, and back when it fails.  Returns the final journal.
 
-        :param ahead: whether its model may be read into the page cache before the running server is stopped
+        :param ahead: whether its model may be read into the page cache before the running server is stopped; a way back is not, and what
+            is wrong with the front does not stand in its way
         :raises Busy: another switch is running.
         """
         with self.locked():
@@ -129,7 +130,7 @@ class Switch:
     def _transact(self, to: str, old: str, restart: bool, ahead: bool) -> None:
         """The steps from ``prepared`` on; the journal says what they came to."""
         try:
-            speed = check(self.layout, self.systemd, to)
+            speed = check(self.layout, self.systemd, to, front=ahead)
         except SwitchError as error:
             self.record(state="undone", reason=str(error), serving=self._serving(), progress="refused before anything was changed")
             return
@@ -141,7 +142,7 @@ class Switch:
         elif ahead and old and (old != to or restart):
             self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
         try:
-            questions = Gate(self.layout, self.systemd, to, self.tell, speed)  # counts errors of devices from here on
+            questions = Gate(self.layout, self.systemd, to, self.tell, speed, back=not ahead)  # counts errors of devices from here on
             self._change(to, old, restart)
             self.record(state="gating", progress="waiting for the server")
             gate = questions.run(self._gap)
@@ -255,7 +256,7 @@ class Switch:
             if not self._overlapped:
                 self._point(old)
             self.systemd.restart()
-            gate = Gate(self.layout, self.systemd, old, self.tell, speed).run(self._gap)
+            gate = Gate(self.layout, self.systemd, old, self.tell, speed, back=True).run(self._gap)
             if self._overlapped:
                 self._point(old)
         except Exception as error:  # the journal has to end with what it came to

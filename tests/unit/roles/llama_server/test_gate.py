@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pytest
-from switch_host import NEW, OLD, devices, evidence, files, front, outside, preflight, questions
+from switch_host import NEW, OLD, OLDER, devices, evidence, files, front, outside, preflight, questions
 from switch_host import gate as gates
 
 
@@ -309,9 +309,46 @@ def test_front_is_asked_through_its_address(host, monkeypatch, seen, drained, re
     asked = []
     monkeypatch.setattr(outside, "look", lambda *arguments: asked.append(arguments) or outside.Seen(*seen))
     journal = host.run(NEW)
-    assert asked == [(URL, "/ca.pem")]
+    assert asked == [(URL, "/ca.pem")] * 2  # before the old server is stopped, and at last
     assert (journal["state"] == "committed") is not bool(reason) and reason in journal["reason"]
     if not reason:
         gate = host.record(NEW, "gate.json")
         assert gate["reachable"] == reachable
         assert bool(gate["warnings"]) is (reachable == "loopback" or bool(seen[2]))
+
+
+@pytest.fixture(name="expired")
+def fixture_expired(serving, monkeypatch):
+    """A host whose front has a certificate that ended while it served."""
+
+    def look(url, _ca):
+        raise files.SwitchError(f"the certificate of {url} has expired")
+
+    for identity in (OLD, OLDER):
+        request = serving.layout.recorded / identity / "request.json"
+        files.write_json(request, {**files.read_json(request), "front": {"url": URL, "ca": ""}})
+    files.write_text(serving.layout.front / "upstream.conf", f"server 127.0.0.1:{serving.port};\n")
+    monkeypatch.setattr(outside, "look", look)
+    return serving
+
+
+def test_expired_certificate_is_met_before_anything_is_stopped(expired):
+    expired.deploy(NEW, front={"url": URL, "ca": ""})
+    before = list(expired.systemd.calls)
+    journal = expired.run(NEW)
+    assert (journal["state"], journal["reason"], journal["serving"]) == ("undone", f"the certificate of {URL} has expired", OLD)
+    assert expired.systemd.calls == before and expired.links() == (OLD, OLDER)
+
+
+def test_way_back_by_hand_is_open_behind_an_expired_certificate(expired):
+    journal = expired.run(OLDER, ahead=False)
+    assert (journal["state"], journal["serving"]) == ("committed", OLDER)
+    assert journal["gate"]["warnings"] == [f"the certificate of {URL} has expired"]
+
+
+def test_certificate_that_expires_during_a_switch_does_not_keep_the_old_deployment_out(expired):
+    # The new one has no front, so that nothing is said of the certificate before the old one is gated again.
+    expired.deploy(NEW, "gibberish")
+    journal = expired.run(NEW)
+    assert (journal["state"], journal["serving"], journal["reason"][:27]) == ("undone", OLD, "the completion is gibberish")
+    assert journal["gate"]["warnings"] == [f"the certificate of {URL} has expired"]

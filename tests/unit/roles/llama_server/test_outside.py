@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import http.server
 import ipaddress
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -99,11 +100,12 @@ def test_front_without_tls(serve):
 @pytest.mark.parametrize("known", [True, False], ids=["known authority", "unknown authority"])
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.9.9.9"], ids=["right name", "other name"])
 @pytest.mark.parametrize(
-    ("begin", "end", "reason"), [(-2, -1, "has expired"), (1, 2, "is not valid yet")], ids=["expired", "not yet valid"]
+    ("begin", "end", "reason"), [(-2, -1, "has expired (since"), (1, 2, "is not valid yet (before")], ids=["expired", "not yet valid"]
 )
 def test_certificate_out_of_date_is_a_reason_to_go_back(serve, authority, known, address, begin, end, reason):
     url = serve(authority.certificate(begin, end, address))
-    with pytest.raises(files.SwitchError, match=f"the certificate of {url} {reason}"):
+    date = f"{NOW + (end if 'expired' in reason else begin) * DAY:%Y-%m-%d %H:%M} UTC"
+    with pytest.raises(files.SwitchError, match=re.escape(f"the certificate of {url} {reason} {date}): replace it and reload nginx")):
         outside.look(url, str(authority.file) if known else "")
 
 
