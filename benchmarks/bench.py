@@ -79,6 +79,8 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
     "serve_vs_default_gen": serving.serve_vs_default_gen,
     "serve_vs_default_prompt": serving.serve_vs_default_prompt,
     "switch_gap_ratio": serving.switch_gap_ratio,
+    "overlap_failed_requests": serving.overlap_failed_requests,
+    "rollback_work_seconds": serving.rollback_work_seconds,
     "swarm_fill_ratio": swarm.fill_ratio,
     "swarm_origin_ratio": swarm.origin_ratio,
 }
