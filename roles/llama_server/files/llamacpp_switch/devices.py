@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+from collections.abc import Collection
 from typing import NamedTuple
 
 XID_LINE = re.compile(r"NVRM: Xid \(PCI:(?P<address>[0-9a-fA-F:.]+)\): (?P<xid>\d+)(?P<rest>.*)")
@@ -21,6 +22,10 @@ FIELDS = (
     "clocks_throttle_reasons.sw_thermal_slowdown",
 )
 COMMAND_SECONDS = 60
+WHOLE_GPU = re.compile(r"GPU \d+: .*\(UUID: (?P<uuid>GPU-[^)]+)\)")
+PART_OF_GPU = re.compile(r"\(UUID: (?P<uuid>MIG-[^)]+)\)")
+
+Address = tuple[int, ...]  # domain, bus and device
 
 
 class Health(NamedTuple):
@@ -42,13 +47,22 @@ def read_health(text: str) -> dict[str, Health]:
     return found
 
 
-def read_xids(lines: list[str]) -> list[str]:
-    """Errors of the driver in the kernel's log that speak of a device, not of a program that ended."""
+def read_address(text: str) -> Address:
+    """An address on the PCI bus, which the driver writes as ``00000000:1E:00.0`` and the kernel's log as ``0000:1e:00``; empty for none."""
+    try:
+        return tuple(int(number, 16) for number in text.strip().partition(".")[0].split(":"))
+    except ValueError:
+        return ()
+
+
+def read_xids(lines: list[str], addresses: Collection[Address] = ()) -> list[str]:
+    """Errors of the driver in the kernel's log that speak of a device, not of a program that ended; of these devices, if any are named."""
     found = []
     for line in lines:
         match = XID_LINE.search(line)
-        if match and int(match["xid"]) not in HARMLESS_XIDS:
-            found.append(f"Xid {match['xid']} on {match['address']}{match['rest']}"[:200])
+        if not match or int(match["xid"]) in HARMLESS_XIDS or (addresses and read_address(match["address"]) not in addresses):
+            continue
+        found.append(f"Xid {match['xid']} on {match['address']}{match['rest']}"[:200])
     return found
 
 
@@ -68,11 +82,32 @@ def problems(before: dict[str, Health], after: dict[str, Health], xids: list[str
 
 
 def ask_health(uuids: list[str]) -> dict[str, Health]:
-    """The devices as their driver tells of them now; none where it cannot be asked."""
+    """The devices as their driver tells of them now, a part of a GPU as its GPU; those are missing of which it tells nothing."""
     if not uuids:
         return {}
-    text = _output("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits")
-    return {uuid: health for uuid, health in read_health(text).items() if uuid in uuids}
+    found = read_health(_output("nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"))
+    return {uuid: found[gpu] for uuid, gpu in ask_gpus(uuids).items() if gpu in found}
+
+
+def ask_gpus(uuids: list[str]) -> dict[str, str]:
+    """The GPU that each device is, or is a part of as far as the driver tells."""
+    found, gpu = {uuid: uuid for uuid in uuids}, ""
+    if any(uuid.startswith("MIG-") for uuid in uuids):
+        for line in _output("nvidia-smi", "-L").splitlines():
+            whole, part = WHOLE_GPU.search(line), PART_OF_GPU.search(line)
+            gpu = whole["uuid"] if whole else gpu
+            if part and part["uuid"] in found:
+                found[part["uuid"]] = gpu
+    return found
+
+
+def ask_addresses(uuids: list[str]) -> set[Address]:
+    """Where the devices are on the PCI bus; empty when that is not known of all of them."""
+    text = _output("nvidia-smi", "--query-gpu=uuid,pci.bus_id", "--format=csv,noheader") if uuids else ""
+    pairs = (line.partition(",") for line in text.splitlines())
+    places = {uuid.strip(): read_address(place) for uuid, _comma, place in pairs}
+    found = [places.get(gpu, ()) for gpu in ask_gpus(uuids).values()] if places else []
+    return set(found) if all(found) else set()
 
 
 def ask_free(uuids: list[str]) -> dict[str, int]:
@@ -86,9 +121,10 @@ def ask_free(uuids: list[str]) -> dict[str, int]:
     return found
 
 
-def ask_xids(since: float) -> list[str]:
-    """Errors in the kernel's log since a time, in seconds since the epoch."""
-    return read_xids(_output("journalctl", "--dmesg", "--quiet", "--no-pager", "--output=cat", f"--since=@{since:.0f}").splitlines())
+def ask_xids(since: float, addresses: Collection[Address] = ()) -> list[str]:
+    """Errors in the kernel's log since a time, in seconds since the epoch: of devices at these addresses, or with none given of all."""
+    lines = _output("journalctl", "--dmesg", "--quiet", "--no-pager", "--output=cat", f"--since=@{since:.0f}").splitlines()
+    return read_xids(lines, addresses)
 
 
 def _output(*argv: str) -> str:

@@ -53,6 +53,8 @@ class Gate:
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.first: dict[str, str] = {}  # the unit's state as the server was started
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
+        # Asked now, because a device that is lost tells no more where it was.
+        self.addresses = devices.ask_addresses(self.uuids)
 
     def run(self, gap: Callable[[], Optional[float]] = lambda: None) -> Document:
         """Gate the deployment, write gate.json and actual.json, and return what gate.json says.
@@ -191,6 +193,8 @@ class Gate:
     def _memory(self, request: Document, result: Document) -> None:
         """Record the memory that the server took; the planned devices hold some of it, and none holds more than it may."""
         found = buffers(self.systemd.log(self.systemd.show().get("InvocationID", "")))
+        if self.memory and not found:
+            self._warn(result, "the server's log says nothing of its memory, so that is not compared with the plan")
         taken = compared([share for share in self.shares if share.get("engine_name") in request["devices"]], found)
         host = compared_host(self.memory.get("host", {}), found)
         document = {"schema_version": SCHEMA_VERSION, "deployment": self.deployment, "collected_at": now()}
@@ -285,10 +289,14 @@ class Gate:
             self.tell(told)
 
     def _devices(self, result: Document) -> None:
-        """No device has shown an error since the server was started."""
+        """None of the planned devices has shown an error since the server was started."""
         if not self.uuids:
             return
-        bad, told = devices.problems(self.before, devices.ask_health(self.uuids), devices.ask_xids(self.began))
+        after = devices.ask_health(self.uuids)
+        bad, told = devices.problems(self.before, after, devices.ask_xids(self.began, self.addresses))
+        silent = [uuid for uuid in self.uuids if uuid not in after]
+        if silent:
+            told.append(f"nvidia-smi says nothing of {', '.join(silent)}: errors of its memory and a slow clock would not be seen")
         if bad:
             raise SwitchError("; ".join(bad))
         for text in told:

@@ -21,14 +21,16 @@ def inspect(layout: Layout, systemd: Systemd) -> Document:
     """What there is to say about an instance.
 
     ``drift`` has a sentence for everything that is not as it was deployed, ``devices`` the health of NVIDIA devices by UUID,
-    ``xids`` the errors that their driver reported since the server was started; ``uptime_seconds`` and ``restarts`` are the unit's.
+    ``xids`` the errors of these devices that their driver reported since the server was started; ``uptime_seconds`` and ``restarts``
+    are the unit's.
     """
     current = layout.linked("current")
     state = systemd.show("ActiveEnterTimestampMonotonic", "NeedDaemonReload")
     active = state.get("ActiveState") == "active"
     uptime = max(time.monotonic() - int(state.get("ActiveEnterTimestampMonotonic") or 0) / 1e6, 0.0) if active else 0.0
     shares = read_json(layout.recorded / current / "plan.json").get("memory", {}).get("devices", []) if current else []
-    health = devices.ask_health([str(share.get("uuid")) for share in shares if str(share.get("uuid")).startswith(("GPU-", "MIG-"))])
+    uuids = [str(share.get("uuid")) for share in shares if str(share.get("uuid")).startswith(("GPU-", "MIG-"))]
+    health = devices.ask_health(uuids)
     drift = changed_files(layout, current) if current else []
     if state.get("NeedDaemonReload") == "yes":
         drift.append("the unit's files have changed since systemd read them")
@@ -38,7 +40,7 @@ def inspect(layout: Layout, systemd: Systemd) -> Document:
     return {
         "drift": drift,
         "devices": {uuid: {"uncorrected": found.uncorrected, "slowed_by": found.slowed_by} for uuid, found in health.items()},
-        "xids": devices.ask_xids(time.time() - uptime) if health and active else [],
+        "xids": devices.ask_xids(time.time() - uptime, devices.ask_addresses(uuids)) if health and active else [],
         "uptime_seconds": round(uptime),
         "restarts": int(state.get("NRestarts") or 0),
     }

@@ -270,8 +270,72 @@ def test_sick_device_undoes_the_switch(host, monkeypatch):
     share = {"engine_name": "CUDA0", "uuid": GPU, "weights": 0, "context": 0, "compute": 0}
     files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": [share]}})
     monkeypatch.setattr(devices, "ask_health", lambda _uuids: {GPU: FINE})
-    monkeypatch.setattr(devices, "ask_xids", lambda _since: ["Xid 48 on 0000:1e:00, double bit error"])
+    monkeypatch.setattr(devices, "ask_xids", lambda _since, _addresses: ["Xid 48 on 0000:1e:00, double bit error"])
     assert "the driver reports Xid 48" in host.run(NEW)["reason"]
+
+
+PART, NEIGHBOUR = "MIG-5c5b5b8f-0d5f-5a8e-9e2b-2a1c9d8e7f60", "GPU-0f0e0d0c-1111-2222-3333-444455556666"
+NVIDIA_SMI = f"""#!/bin/sh
+case "$*" in
+  *pci.bus_id*) echo "{GPU}, 00000000:1E:00.0"; echo "{NEIGHBOUR}, 00000000:AF:00.0" ;;
+  *--query-gpu=uuid,*) echo "{GPU}, 0, Not Active, Not Active, Not Active" ;;
+  -L) echo "GPU 0: NVIDIA A100-SXM4-40GB (UUID: {GPU})"; echo "  MIG 3g.20gb     Device  0: (UUID: {PART})" ;;
+esac
+"""
+XIDS = {
+    "ours": ([GPU], "0000:1e:00", True),
+    "that of another instance": ([GPU], "0000:af:00", False),
+    "that of another domain": ([GPU], "0001:1e:00", False),
+    "the whole of our part": ([PART], "0000:1e:00", True),
+    "not of our part": ([PART], "0000:af:00", False),
+    "one that the driver does not know": ([GPU, "GPU-unknown"], "0000:af:00", True),
+}
+
+
+@pytest.fixture(name="driver")
+def fixture_driver(tmp_path, monkeypatch):
+    """Two GPUs as nvidia-smi shows them; writes the kernel's log."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+
+    def write(name, text):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+
+    write("nvidia-smi", NVIDIA_SMI)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return write
+
+
+def plan_devices(host, uuids):
+    shares = [{"engine_name": "CUDA0", "uuid": uuid, "weights": 0, "context": 0, "compute": 0} for uuid in uuids]
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"devices": shares}})
+
+
+@pytest.mark.parametrize(("uuids", "place", "counts"), XIDS.values(), ids=XIDS)
+def test_only_errors_of_planned_devices_undo_a_switch(host, driver, uuids, place, counts):
+    host.deploy(NEW)
+    plan_devices(host, uuids)
+    driver("journalctl", f"#!/bin/sh\necho 'NVRM: Xid (PCI:{place}): 79, GPU has fallen off the bus.'\n")
+    journal = host.run(NEW)
+    assert ("Xid 79" in journal["reason"]) is counts and (journal["state"] == "undone") is counts
+
+
+def test_devices_of_which_nothing_is_known_are_a_warning(host, driver):
+    host.deploy(NEW)
+    plan_devices(host, [GPU, NEIGHBOUR])
+    driver("journalctl", "#!/bin/sh\n")
+    (warning,) = host.run(NEW)["gate"]["warnings"]
+    assert warning.startswith(f"nvidia-smi says nothing of {NEIGHBOUR}: ")
+
+
+def test_memory_that_the_log_does_not_tell_is_a_warning(host, monkeypatch):
+    host.deploy(NEW)
+    files.write_json(host.layout.recorded / NEW / "plan.json", {"memory": {"host": {"weights": GB}}})
+    monkeypatch.setattr(host.systemd, "log", lambda *_arguments: [])
+    journal = host.run(NEW)
+    assert journal["state"] == "committed"
+    assert journal["gate"]["warnings"] == ["the server's log says nothing of its memory, so that is not compared with the plan"]
 
 
 ENDED_LATE = {"died": {"ActiveState": "failed"}, "started again": {"NRestarts": "1", "MainPID": "4343"}}
