@@ -19,6 +19,7 @@ display = Display()
 LONG_POLL_SECONDS = 5
 SHOW_SECONDS = 5
 UNDO_POLLS, UNDO_POLL_SECONDS = 10, 1.0
+PREVIOUS = "previous"
 UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 
 
@@ -58,11 +59,12 @@ class ActionModule(ActionBase):
                 "patience": {"type": "int", "default": 300},
             }
         )
-        if self._task.check_mode:
-            return {"changed": True, "msg": f"would switch {arguments['instance']} to {arguments['to']}"}
         self._task_vars = task_vars or {}
         self._program = [arguments["program"]]
         instance = ["--instance", arguments["instance"]]
+        if self._task.check_mode:
+            to = self._before(arguments["instance"]) if arguments["to"] == PREVIOUS else arguments["to"]
+            return {"changed": True, "msg": f"would switch {arguments['instance']} to {to}"}
         restart = ["--restart"] if arguments["restart"] else []
         journal = self._call(["switch", *instance, "--to", arguments["to"], *restart])
         run = journal.get("run")
@@ -81,6 +83,23 @@ class ActionModule(ActionBase):
         for warning in (journal.get("gate") or {}).get("warnings") or []:
             display.warning(f"{self._task_vars.get('inventory_hostname', '')}: {warning}")
         return {"changed": changed, "journal": journal}
+
+    def _before(self, instance: str) -> str:
+        """The deployment that a run would go back to; asking changes nothing.
+
+        :raises AnsibleActionFail: the run would fail.
+        """
+        self._task.check_mode = False
+        try:
+            journal = self._call(["status", "--instance", instance], begun=False)
+        finally:
+            self._task.check_mode = True
+        if journal.get("running"):
+            raise AnsibleActionFail(f"The switch could not be started: a switch of {instance} is already running, to {journal.get('to')}.")
+        if not journal.get("previous"):
+            there = journal.get("current") or "the first one"
+            raise AnsibleActionFail(f"The switch could not be started: instance {instance} has no deployment before {there}.")
+        return str(journal["previous"])
 
     def _follow(self, instance: list[str], journal: dict[str, Any], patience: int) -> dict[str, Any]:
         """Poll until the switch is done; the host may be out of reach for a while."""
@@ -105,7 +124,7 @@ class ActionModule(ActionBase):
                 time.sleep(LONG_POLL_SECONDS)
         return journal
 
-    def _call(self, arguments: list[str]) -> dict[str, Any]:
+    def _call(self, arguments: list[str], begun: bool = True) -> dict[str, Any]:
         """Run the program on the host and return the journal that it prints."""
         result = self._execute_module(
             module_name="ansible.legacy.command",
@@ -116,7 +135,7 @@ class ActionModule(ActionBase):
             raise AnsibleConnectionFailure(str(result.get("msg", "unreachable")))
         if result.get("rc") != 0:
             lines = str(result.get("stderr") or result.get("msg") or "no message").strip().splitlines()
-            if arguments[0] == "switch":
+            if arguments[0] == "switch" or not begun:
                 raise AnsibleActionFail(f"The switch could not be started: {lines[-1]}.")
             raise AnsibleActionFail(
                 f"The switch goes on on the host, but cannot be followed: {lines[-1]}. How it ends is told by status.yml."

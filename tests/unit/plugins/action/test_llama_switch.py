@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
+
 import pytest
 from ansible.errors import AnsibleActionFail
 
@@ -65,3 +67,44 @@ def test_what_fails_is_told_by_what_was_asked(monkeypatch, command, told):
     monkeypatch.setattr(action, "_execute_module", lambda **_arguments: {"rc": 1, "stderr": "trouble\nno disk"})
     with pytest.raises(AnsibleActionFail, match=told):
         action._call([command])
+
+
+class Task:
+    check_mode, async_val, args, environment = True, 0, {"to": "previous"}, None
+
+
+STATUS = {"current": "b" * 12, "previous": "a" * 12, "running": False}
+CHECKED = {
+    "there-is-one": (STATUS, "would switch main to aaaaaaaaaaaa", ""),
+    "none-before": ({**STATUS, "previous": ""}, "", "could not be started: instance main has no deployment before bbbbbbbbbbbb."),
+    "none-at-all": ({**STATUS, "previous": "", "current": ""}, "", "instance main has no deployment before the first one."),
+    "under-way": (
+        {**STATUS, "running": True, "to": "c" * 12},
+        "",
+        "could not be started: a switch of main is already running, to cccccccccccc.",
+    ),
+    "no-program": (None, "", "could not be started: no such file."),
+}
+
+
+@pytest.mark.parametrize(("status", "told", "problem"), CHECKED.values(), ids=CHECKED)
+def test_check_of_a_way_back_says_what_the_run_would_do(monkeypatch, status, told, problem):
+    action = llama_switch.ActionModule.__new__(llama_switch.ActionModule)
+    action._task = Task()
+    asked = []
+
+    def execute(**arguments):
+        asked.append((arguments["module_args"]["argv"][1:], action._task.check_mode))
+        return {"rc": 1, "stderr": "no such file"} if status is None else {"rc": 0, "stdout": json.dumps(status)}
+
+    monkeypatch.setattr(action, "_execute_module", execute)
+    monkeypatch.setattr(llama_switch.ActionBase, "run", lambda *_arguments: {})
+    arguments = {"instance": "main", "to": "previous", "restart": False, "program": "llamacpp-switch", "patience": 300}
+    monkeypatch.setattr(action, "validate_argument_spec", lambda **_spec: (None, arguments))
+    if problem:
+        with pytest.raises(AnsibleActionFail, match=problem):
+            action.run()
+    else:
+        assert action.run() == {"changed": True, "msg": told}
+    assert asked == [(["status", "--instance", "main"], False)]
+    assert action._task.check_mode
