@@ -156,7 +156,7 @@ def test_expired_certificate_stops_a_switch_before_the_server_and_says_so(front:
     reason = json.loads(server.file("/var/lib/llamacpp/instances/main/switch.json").content_string)["reason"]
     assert reason.startswith("the certificate of https://10.88.0.11:8443 has expired (since ")
     assert server.check_output(shown) == before
-    # The next run makes a certificate that will do, and gates the deployment again.
+    # The next run makes a certificate that will do.
     run = play()
     assert run.status == 0, run.output[-3000:]
     assert front.curl("/health")[0] == 200

@@ -128,7 +128,9 @@ class Gate:
         # One that was killed had no time to say anything of it.
         killed = state.get("Result") == "oom-kill" or (state.get("ExecMainCode") in ("2", "3") and state.get("ExecMainStatus") == "9")
         reason = "" if killed else why(said(self.layout, self.systemd, self.first.get("InvocationID", "")))
-        return death(state) + (f" ({reason})" if reason else "")
+        # What systemd says of the end is gone once it has started another.
+        how = "systemd has started it again" if state.get("ActiveState") == "active" else death(state)
+        return how + (f" ({reason})" if reason else "")
 
     def _disk(self, request: Document) -> float:
         """Bytes a second of the model's disk, as measured or else as assumed."""

@@ -338,18 +338,21 @@ def test_memory_that_the_log_does_not_tell_is_a_warning(host, monkeypatch):
     assert journal["gate"]["warnings"] == ["the server's log says nothing of its memory, so that is not compared with the plan"]
 
 
-ENDED_LATE = {"died": {"ActiveState": "failed"}, "started again": {"NRestarts": "1", "MainPID": "4343"}}
+ENDED_LATE = {
+    "died": ({"ActiveState": "failed"}, "exit status 1"),
+    "started again": ({"NRestarts": "1", "MainPID": "4343"}, "systemd has started it again"),
+}
 
 
-@pytest.mark.parametrize("changes", ENDED_LATE.values(), ids=ENDED_LATE)
-def test_server_that_ends_after_its_last_answer_does_not_stay(host, monkeypatch, changes):
+@pytest.mark.parametrize(("changes", "how"), ENDED_LATE.values(), ids=ENDED_LATE)
+def test_server_that_ends_after_its_last_answer_does_not_stay(host, monkeypatch, changes, how):
     host.deploy(NEW)
     show = host.systemd.show
     ended = lambda *_arguments: monkeypatch.setattr(host.systemd, "show", lambda *_more: {**show(), **changes})  # noqa: E731
     monkeypatch.setattr(gates.Gate, "_advertised", ended)
     journal = host.run(NEW)
     assert (journal["state"], journal["committed"]) == ("undone", "")
-    assert "the server ended by itself" in journal["reason"]
+    assert f"the server ended by itself: {how}" in journal["reason"]
 
 
 URL = "https://one:8443"
