@@ -102,6 +102,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_dia
 from ansible_collections.onprem.llamacpp.plugins.module_utils._host import run_command
 
 PATIENCE = 300.0  # seconds; dnf may have to fetch the lists of all its repositories first
+WAKING = 120.0  # seconds; nvidia-smi wakes devices one after the other where no persistence daemon keeps them awake
 
 
 def main() -> None:
@@ -119,7 +120,7 @@ def main() -> None:
     result["kernels"] = [entry["release"] for entry in _driver_state.kernels()]
     result["dkms"] = _driver_diagnosis.dkms_states(run_command(["dkms", "status"])[1])
     if options["kernel"]:
-        result["evidence"] = _driver_diagnosis.collect(options["kernel"], options["load"])
+        result["evidence"] = _driver_diagnosis.collect(options["kernel"], options["load"], functools.partial(run_command, timeout=WAKING))
         result["diagnosis"] = _driver_diagnosis.diagnose(result["evidence"])
     module.exit_json(changed=False, **result)
 
