@@ -27,6 +27,30 @@ class Model(NamedTuple):
 
 # PCI ids (of vendor 10de) | name as nvidia-smi prints it | MiB | compute capability | GB/s
 _TABLE = """
+17fd           | Tesla M40 | 11448 | 5.2 | 288
+13f2           | Tesla M60 | 7618 | 5.2 | 160
+15f7           | Tesla P100-PCIE-12GB | 12198 | 6.0 | 549
+15f8           | Tesla P100-PCIE-16GB | 16280 | 6.0 | 732
+15f9           | Tesla P100-SXM2-16GB | 16280 | 6.0 | 732
+1b38           | Tesla P40 | 22919 | 6.1 | 346
+1bb3           | Tesla P4 | 7611 | 6.1 | 192
+15f0           | Quadro GP100 | 16278 | 6.0 | 717
+1b30           | Quadro P6000 | 24449 | 6.1 | 432
+1bb0           | Quadro P5000 | 16278 | 6.1 | 288
+1bb1           | Quadro P4000 | 8119 | 6.1 | 243
+1dba           | Quadro GV100 | 32508 | 7.0 | 868
+17c2           | GeForce GTX TITAN X | 12212 | 5.2 | 336
+17c8           | GeForce GTX 980 Ti | 6083 | 5.2 | 336
+1b00           | TITAN X (Pascal) | 12196 | 6.1 | 480
+1b02           | TITAN Xp | 12196 | 6.1 | 547
+1d81           | TITAN V | 12066 | 7.0 | 652
+1b06           | GeForce GTX 1080 Ti | 11178 | 6.1 | 484
+1b80           | GeForce GTX 1080 | 8119 | 6.1 | 320
+1b82           | GeForce GTX 1070 Ti | 8119 | 6.1 | 256
+1b81           | GeForce GTX 1070 | 8119 | 6.1 | 256
+1b83 1c03      | GeForce GTX 1060 6GB | 6078 | 6.1 | 192
+1b84 1c02      | GeForce GTX 1060 3GB | 3019 | 6.1 | 192
+1c82           | GeForce GTX 1050 Ti | 4040 | 6.1 | 112
 1db1 1db2 1df5 | Tesla V100-SXM2-16GB | 16160 | 7.0 | 900
 1db4 1db3      | Tesla V100-PCIE-16GB | 16160 | 7.0 | 900
 1db5 1db7 1db8 | Tesla V100-SXM2-32GB | 32510 | 7.0 | 900
