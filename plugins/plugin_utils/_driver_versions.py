@@ -17,6 +17,7 @@ _UPSTREAM = re.compile(r"(?:^|[:\s])(\d{3}\.\d+(?:\.\d+)?)")
 
 SEPARATORS = {"apt": "=", "dnf": "-"}  # between a package and the version that is wanted of it
 
+_ADDRESS = re.compile(r"\b(?:https?|file|ftp)://[^\s'\"<>()\[\]]+")
 _UNREAD = "The host's package repositories cannot be read, so what they offer is not known: {}. Mend or switch off the one that is named."
 _TIMEOUT = "nvidia_driver_package_timeout"
 _UNSIGNED = re.compile(r"GPG signature|GPG check|public key for \S+ is not installed", re.IGNORECASE)
@@ -78,6 +79,18 @@ def _headers_to_come(plan: Mapping[str, Any], known: Mapping[str, Any]) -> list[
     return wanted
 
 
+def _held(plan: Mapping[str, Any], exact: Mapping[str, str], installed: Mapping[str, Any], version: str) -> list[str]:
+    """What speaks against the versions: packages of the driver, libraries that come along included, that are held in another one."""
+    release = "apt-mark unhold" if plan["manager"] == "apt" else "dnf versionlock delete"
+    problems = []
+    for name, here in sorted(installed.items()):
+        along = bool(upstream(here["version"])) and any(fnmatchcase(name, pattern) for pattern in plan.get("lock", []))
+        wanted = exact.get(name) or (version if version and along and name not in exact else "")
+        if here["held"] and wanted and wanted not in (here["version"], upstream(here["version"])):
+            problems.append(f"{name} is held at {here['version']}, and {wanted} is wanted: release it ({release} {name}) or keep it.")
+    return problems
+
+
 def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     """Versions to install: the newest driver that all its packages have, and what speaks against it.
 
@@ -101,11 +114,6 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(f"No version is on offer for all packages of the {what}, and they must not be mixed ({lists}).")
     version = max(shared, key=_key) if shared else ""
     packages = {name: fitting[name][version] for name in names} if version else {}
-    for name, wanted in packages.items():
-        here = installed.get(name, {})
-        if here.get("held") and here.get("version") != wanted:
-            release = "apt-mark unhold" if plan["manager"] == "apt" else "dnf versionlock delete"
-            problems.append(f"{name} is held at {here['version']}, and {wanted} is wanted: release it ({release} {name}) or keep it.")
     if plan["manager"] == "dnf" and "dkms" in plan["companions"] and not (available.get("dkms") or "dkms" in installed):
         problems.append(
             "dkms, which compiles the modules, is missing: no repository of this host has it. It is in EPEL: enable that repository"
@@ -123,6 +131,7 @@ def choose(plan: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         same = _fitting(available.get(name, []), "", version) if version else {}
         if same or available.get(name) or name in installed:
             exact[name] = same.get(version, "")
+    problems += _held(plan, exact, installed, version)
     return {
         "version": version,
         "packages": packages,
@@ -191,6 +200,15 @@ def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: s
         source: V(nvidia) or V(distribution), which decides about the next step.
     """
     what = next((words for pattern, words in _REPOSITORY if re.search(pattern, said, re.IGNORECASE)), "cannot be read")
+    told = [found.rstrip(".,:;/") for found in _ADDRESS.findall(said)]
+    strange = bool(told) and not any(f"{found}/".startswith(f"{url.rstrip('/')}/") for found in told)
+    if strange and source == "distribution":
+        url = told[0]
+    elif strange:
+        return locked(said, _TIMEOUT, holder) or (
+            f"The package repository {told[0]}, one of the host's own, {what}, and with it the package manager reads no new lists: mend it"
+            f" or switch it off, and run again. The package manager said: {' '.join(said.split())[-400:]}"
+        )
     step = (
         "Set nvidia_driver_repository_url to one that this host reaches, such as a mirror of your own, and nvidia_driver_key_fingerprints"
         " to its key."

@@ -78,6 +78,20 @@ def test_version(available: dict[str, list[str]], plan: dict[str, Any], version:
             "release it (dnf versionlock delete cuda)",
             id="held package, dnf",
         ),
+        pytest.param(
+            {**BOTH, "persistenced": ["580.126.09-1"]},
+            {"persistenced": {"version": "580.95.05-1", "whole": True, "held": True}},
+            {},
+            "persistenced is held at 580.95.05-1, and 580.126.09-1 is wanted",
+            id="held companion",
+        ),
+        pytest.param(
+            BOTH,
+            {"libnvidia-ml1": {"version": "580.95.05-1", "whole": True, "held": True}},
+            {"lock": ["libnvidia-*"]},
+            "libnvidia-ml1 is held at 580.95.05-1, and 580.126.09 is wanted",
+            id="held library",
+        ),
         pytest.param({**BOTH, "dkms": []}, {}, {"manager": "dnf"}, "dkms, which compiles the modules, is missing", id="no EPEL"),
         pytest.param(
             {**BOTH, "linux-headers-6.1": []}, {}, {}, "The headers linux-headers-6.1 are missing", id="no headers for the kernel"
@@ -234,11 +248,37 @@ def test_repository_problem(said: str, part: str) -> None:
     assert "http://m" in sentence and part in sentence and "nvidia_driver_repository_url" in sentence
 
 
+NVIDIA = "https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64"
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        pytest.param(
+            "E:The repository 'https://old.example.com/deb stable Release' is not signed.", "https://old.example.com/deb", id="other"
+        ),
+        pytest.param(f"E:The repository '{NVIDIA}  Release' does not have a Release file.", NVIDIA, id="NVIDIA's"),
+        pytest.param(f"W:Failed to fetch {NVIDIA}/InRelease  404\nW:Failed to fetch http://other/x  404", NVIDIA, id="both"),
+        pytest.param(
+            "E:The repository 'http://archive/debian12  Release' does not have a Release file.", "http://archive/debian12", id="dist"
+        ),
+    ],
+)
+def test_the_repository_that_cannot_be_read_is_named(said: str, named: str) -> None:
+    sentence = _driver_versions.repository_problem(said, NVIDIA, {})
+    assert sentence.startswith(f"The package repository {named}")
+    assert ("one of the host's own" in sentence) == (named != NVIDIA) == ("nvidia_driver_repository_url" not in sentence)
+
+
 def test_repository_of_the_distribution() -> None:
     sentence = _driver_versions.repository_problem("404", "of ubuntu-24.04", {}, "distribution")
     assert (
         sentence.startswith("The package repository of ubuntu-24.04 is not there (404).") and "nvidia_driver_repository_url" not in sentence
     )
+    sentence = _driver_versions.repository_problem(
+        "Could not connect to http://security/debian: x", "http://deb/debian", {}, "distribution"
+    )
+    assert sentence.startswith("The package repository http://security/debian does not answer. See the host's own list of sources")
 
 
 LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
