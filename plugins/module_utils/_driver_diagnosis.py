@@ -18,6 +18,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils._host import Run, 
 
 DKMS = "/var/lib/dkms"
 _ERROR = re.compile(r"^(?:\S*/)?(\S+:\d+(?::\d+)?: (?:fatal )?error: .*)$")
+_OF_KERNEL = re.compile(r"DKMS\b.* for kernel (\S+)")  # how DKMS begins a log
 _LINKING = re.compile(
     r"^(?:ERROR: modpost: .*|make(?:\[\d+\])?: \*\*\* .*|.*internal compiler error.*|.*Killed.*|.*No space left on device.*)$"
 )
@@ -31,6 +32,12 @@ def compiler_lines(text: str, most: int = 3) -> list[str]:
     lines = [line.strip()[:300] for line in text.splitlines()]
     errors = [found[1] for found in map(_ERROR.match, lines) if found]
     return (errors or [line for line in lines if _LINKING.match(line)])[:most]
+
+
+def of_kernel(text: str, kernel: str) -> bool:
+    """Whether a build log is of this kernel; one that does not name its kernel may be."""
+    found = _OF_KERNEL.match(text)
+    return not found or found[1] == kernel
 
 
 def dkms_states(text: str) -> list[dict[str, str]]:
@@ -59,7 +66,8 @@ def collect(kernel: str, load: str = "", run: Run = run_command) -> dict[str, An
     told = next((out for status, out, _err in (run(["modinfo", "-k", kernel, name]) for name in names) if status == 0), "")
     fields = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
     smi = run(["nvidia-smi", "--query-gpu=pci.bus_id,driver_version", "--format=csv,noheader"])
-    logs = {path: compiler_lines(read_text(path)) for path in glob.glob(f"{DKMS}/nvidia*/*/build/make.log")}
+    texts = {path: read_text(path) for path in glob.glob(f"{DKMS}/nvidia*/*/build/make.log")}
+    logs = {path: compiler_lines(text) for path, text in texts.items() if of_kernel(text, kernel)}
     kernel_log = run(["dmesg"])[1].splitlines()
     state = _driver_state.collect("other", run=run)
     cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA]

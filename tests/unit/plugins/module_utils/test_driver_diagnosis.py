@@ -159,6 +159,19 @@ def test_compiler_lines(text: str, lines: Any) -> None:
     assert found == lines if isinstance(lines, list) else len(found) == lines
 
 
+@pytest.mark.parametrize(
+    ("head", "same"),
+    [
+        (f"DKMS make.log for nvidia-580.95.05 for kernel {KERNEL} (x86_64)", True),
+        (f"DKMS (dkms-3.2.2) make.log for nvidia/580.95.05 for kernel {KERNEL} (x86_64)", True),
+        ("DKMS make.log for nvidia-580.95.05 for kernel 6.12.107+deb13-cloud-amd64 (x86_64)", False),
+        ("make: Entering directory", True),
+    ],
+)
+def test_a_log_of_another_kernel_is_no_evidence(head: str, same: bool) -> None:
+    assert _d.of_kernel(f"{head}\n{LOG}", KERNEL) is same
+
+
 def test_states_of_dkms() -> None:
     text = """nvidia-current-open/535.261.03, 6.1.0-56-cloud-amd64, x86_64: installed
 nvidia/580.95.05: added
