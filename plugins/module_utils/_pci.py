@@ -89,7 +89,7 @@ def undriven(cards: list[dict[str, Any]], host_memory: int) -> tuple[list[dict[s
         if card["driver"].startswith(("vfio", "pci-stub")):
             warnings.append(f"GPU {where} is kept for a virtual machine by {card['driver']}: not planned")
         elif model is None:
-            warnings.append(f"GPU {where} has no driver and its model is not known: not planned, install a driver for it by hand to have it recognised")
+            warnings.append(f"GPU {where} has no driver and its model is not known: not planned, install one by hand to have it recognised")
         else:
             known = {key: card[key] for key in ("pci_address", "numa_node", "pcie")}
             devices.append(
