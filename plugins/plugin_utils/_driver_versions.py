@@ -171,6 +171,22 @@ def unbuilt(plan: Mapping[str, Any], states: list[Mapping[str, str]], version: s
     ]
 
 
+def erased(results: list[str], plan: Mapping[str, Any]) -> list[str]:
+    """Packages that would have to go for the driver and are none of it, such as what another repository builds against a driver.
+
+    Args:
+        results: what the module dnf says it would do.
+        plan: the plan of the driver.
+    """
+    names: dict[str, set[str]] = {"Installed": set(), "Removed": set()}
+    for line in results:
+        word, _colon, whole = line.partition(": ")
+        names.setdefault(word, set()).add(whole.rsplit("-", 2)[0])
+    # What is upgraded is told as removed and installed.
+    gone = names["Removed"] - names["Installed"]
+    return sorted(name for name in gone if not any(fnmatchcase(name, pattern) for pattern in plan["lock"]))
+
+
 def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str) -> dict[str, list[str]]:
     """What takes a failed installation back: packages that are new, and those that had another version.
 
@@ -220,19 +236,35 @@ def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: s
     )
 
 
-def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Mapping[str, Any]) -> str:
-    """A sentence about an installation that failed and was taken back.
+def undo_problem(said: str, wanted: Mapping[str, list[str]]) -> str:
+    """What is left to be done by hand where a failed installation could not be taken back.
+
+    Args:
+        said: what failed when it was taken back.
+        wanted: what M(undo) gives.
+    """
+    steps = [f"remove {' '.join(wanted['purge'])}"] if wanted["purge"] else []
+    steps += [f"install {' '.join(wanted['reinstall'])} again"] if wanted["reinstall"] else []
+    todo = f" Do it by hand: {', and '.join(steps)}." if steps else ""
+    return f"It could not be taken back whole either: {' '.join(said.split())[-400:].rstrip('.')}.{todo}"
+
+
+def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Mapping[str, Any], left: str = "") -> str:
+    """A sentence about an installation that failed, and was taken back unless something is left of it.
 
     Args:
         said: what the package manager said.
         plan: the plan of the driver.
         version: the driver version.
         known: C(holder) and C(diagnosis) of the host after the failure.
+        left: what M(undo_problem) says.
     """
-    held = locked(said, _TIMEOUT, known.get("holder", {}))
-    if held:
-        return held
-    what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed and was taken back."
+    sentence = locked(said, _TIMEOUT, known.get("holder", {})) or _failed(said, plan, version, known, taken_back=not left)
+    return f"{sentence} {left}".rstrip()
+
+
+def _failed(said: str, plan: Mapping[str, Any], version: str, known: Mapping[str, Any], taken_back: bool) -> str:
+    what = f"The driver {version} ({plan['modules']} modules, {plan['source']}) cannot be installed{' and was taken back' * taken_back}."
     unsigned = next((line.strip() for line in said.splitlines() if _UNSIGNED.search(line)), "")
     if unsigned:
         return f"{what} A package has no signature that the repository's key confirms: {unsigned}. Take another repository, or its key."

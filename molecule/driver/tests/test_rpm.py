@@ -96,3 +96,19 @@ def test_the_lock_of_another_is_respected(bring: Any, on_host: Any) -> None:
     assert run.status != 0
     assert "nvidia-driver-cuda is held at 3:590.48.01-1.el10, and 3:580.95.05-1.el10 is wanted" in run.text, run.output[-2000:]
     assert host.check_output(VERSION) == "3:590.48.01-1.el10"
+
+
+def test_the_other_modules_come_in_the_place_of_the_ones_before(bring: Any, on_host: Any) -> None:
+    """They conflict with each other. A package of somebody else's that conflicts too is not taken away for them."""
+    host = on_host("packages")
+    host.check_output("dnf -q -y install site-tools")
+    before = host.check_output("rpm -qa | sort")
+    wish = {"nvidia_driver_branch": "590", "nvidia_driver_modules": "proprietary"}
+    refused = bring(**wish)
+    assert refused.status != 0
+    assert "Error: site-tools would be removed for it" in refused.text, refused.output[-3000:]
+    assert host.check_output("rpm -qa | sort") == before
+    host.check_output("dnf -q -y remove site-tools")
+    run = bring(**wish)
+    assert run.status == 0, run.output[-3000:]
+    assert host.check_output("rpm -qa 'kmod-nvidia-*'") == "kmod-nvidia-latest-dkms-590.48.01-1.el10.noarch"

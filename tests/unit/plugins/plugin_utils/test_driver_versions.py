@@ -207,6 +207,28 @@ def test_rpm_names() -> None:
     assert choose(versions, manager="dnf")["install"][:2] == ["open-3:580.95.05-1.el9", "cuda-3:580.95.05-1.el9"]
 
 
+@pytest.mark.parametrize(
+    ("removed", "told"),
+    [
+        pytest.param(["kmod-nvidia-latest-dkms-3:580.95.05-1.el9.x86_64"], [], id="the other modules"),
+        pytest.param(["dkms-0:3.2.1-1.el9.noarch"], [], id="what is upgraded"),
+        pytest.param(["kmod-nvidia-latest-dkms-3:580.95.05-1.el9.x86_64", "site-tools-0:1-2.noarch"], ["site-tools"], id="another's"),
+    ],
+)
+def test_nobodys_packages_go_but_those_of_the_driver(removed: list[str], told: list[str]) -> None:
+    results = ["Installed: kmod-nvidia-open-dkms-3:580.95.05-1.el9.x86_64", "Installed: dkms-0:3.2.2-1.el9.noarch"]
+    plan = {**PLAN, "lock": ["kmod-nvidia-*"]}
+    assert _driver_versions.erased([*results, *(f"Removed: {name}" for name in removed)], plan) == told
+
+
+def test_what_cannot_be_taken_back_is_told_with_the_cause() -> None:
+    left = _driver_versions.undo_problem("E: no network.\n", {"purge": ["new"], "reinstall": ["old=1"]})
+    told = _driver_versions.install_problem("E: No space left", PLAN, "580.95.05", {}, left)
+    assert "The driver 580.95.05 (open modules, nvidia) cannot be installed. The package manager said: E: No space left" in told
+    assert "could not be taken back whole either: E: no network. Do it by hand: remove new, and install old=1 again." in told
+    assert _driver_versions.undo_problem("x", {"purge": [], "reinstall": []}).endswith("either: x.")
+
+
 def test_undo() -> None:
     whole = {"whole": True, "held": False}
     before = {"kept": {"version": "1", **whole}, "upgraded": {"version": "1", **whole}, "broken": {"version": "1", **whole}}
