@@ -17,6 +17,7 @@ _SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e0
 _NVIDIA = "10de"
 _BRIDGE = "0x0680"  # NVSwitches are bridges of no other kind
 _STREAM = "etc/dnf/modules.d/nvidia-driver.module"
+_INSTALLER = ("usr/bin/nvidia-uninstall", "usr/bin/nvidia-installer")  # no package has them
 _LOADED = ("nvidia", "nvidia_uvm", "nvidia_drm", "nvidia_vgpu_vfio", "nouveau", "nova_core")
 
 
@@ -69,6 +70,11 @@ def jetson(root: str = "/") -> bool:
     return os.path.exists(os.path.join(root, "etc/nv_tegra_release")) or "nvidia,tegra" in compatible
 
 
+def installer(root: str = "/") -> str:
+    """The program that a driver of NVIDIA's installer (a .run file) has left to remove it; empty where there is none."""
+    return next((f"/{path}" for path in _INSTALLER if os.path.exists(os.path.join(root, path))), "")
+
+
 def nvswitches(root: str = "/") -> int:
     """How many NVSwitches are on the bus."""
     folders = glob.glob(os.path.join(root, "sys/bus/pci/devices/*"))
@@ -109,6 +115,7 @@ def collect(family: str, root: str = "/", run: Run = run_command) -> dict[str, A
         "nvswitches": nvswitches(root),
         "container": container(root),
         "jetson": jetson(root),
+        "installer": installer(root),
         "licensed_guest": os.path.exists(os.path.join(root, "etc/nvidia/gridd.conf")),
         "secure_boot": secure_boot(root),
         "kernels": kernels(root),

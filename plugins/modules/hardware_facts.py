@@ -207,6 +207,7 @@ ansible_facts:
             container: {description: "The kind of container that the host is, empty for a machine.", type: str, returned: always}
             jetson: {description: Whether it is a Jetson., type: bool, returned: always}
             licensed_guest: {description: Whether a licensed driver of a virtual GPU is configured., type: bool, returned: always}
+            installer: {description: "The program that removes a driver of NVIDIA's installer, else empty.", type: str, returned: always}
             secure_boot: {description: Whether Secure Boot is on; null when the firmware does not say., type: bool, returned: always}
             kernels:
               description: Installed kernels with C(release) and whether their C(headers) are there.

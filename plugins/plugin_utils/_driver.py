@@ -54,6 +54,12 @@ def platform_key(hardware: Mapping[str, Any]) -> str:
     return str(hardware.get("platform", ""))
 
 
+def kernel_words(kernel: str, manager: str) -> dict[str, str]:
+    """What package names of headers are made of. Variants of EL's kernel are in the package's name, and last in the kernel's own."""
+    release, _plus, variant = kernel.partition("+") if manager == "dnf" else (kernel, "", "")
+    return {"kernel": release, "variant": f"-{variant}" if variant else "", "flavour": flavour(kernel)}
+
+
 def kernels_to_serve(hardware: Mapping[str, Any]) -> list[str]:
     """Kernels that need modules: the running one and the newest one, which is likely to be started next.
 
@@ -133,15 +139,22 @@ def _wanted(hardware: Mapping[str, Any], wish: Mapping[str, Any], entry: Mapping
     offered = entry.get(source, {})
     fabric = bool(hardware.get("driver", {}).get("nvswitches"))
     kernels = kernels_to_serve(hardware)
+    of_kernels = [kernel_words(kernel, str(entry.get("manager", ""))) for kernel in kernels]
+    # What makes a key for modules, and what enrols it.
+    signing = ["mokutil", "openssl"] if hardware.get("driver", {}).get("secure_boot") else []
     folder = f"{str(wish.get('repository_url', '')).rstrip('/')}/{entry.get('repository', '')}/"
     folder += ARCHITECTURES.get(str(hardware.get("architecture", "")), "")
     return {
         "packages": _names(offered, words, kind) + (_names(offered, words, "fabric") if fabric else []),
-        "companions": _names(offered, words, "companions") + _names(entry, words, "tools"),
-        "headers": [str(name).format(kernel=kernel) for kernel in kernels for name in entry.get("headers", [])],
+        "companions": _names(offered, words, "companions") + _names(entry, words, "tools") + signing,
+        "headers": [str(name).format(**one) for one in of_kernels for name in entry.get("headers", [])],
         # Keeps headers coming with new kernels; a kernel of one's own has no such package.
         "headers_meta": sorted(
-            {str(name).format(flavour=flavour(kernel), kernel=kernels[-1]) for kernel in kernels for name in entry.get("headers_meta", [])}
+            {
+                str(name).format(**{**of_kernels[-1], "flavour": one["flavour"]})
+                for one in of_kernels
+                for name in entry.get("headers_meta", [])
+            }
         ),
         "kernels": kernels,
         "fabric_manager": fabric,
@@ -160,6 +173,16 @@ def _problems(hardware: Mapping[str, Any], wish: Mapping[str, Any], entry: Mappi
     source, driver = wish["source"], hardware.get("driver", {})
     if not wanted["packages"]:
         problems.append(f"{hardware.get('platform')} has no driver packages of its own: set nvidia_driver_source to nvidia.")
+    elif wanted["fabric_manager"] and not entry.get(str(source), {}).get("fabric"):
+        problems.append(
+            f"The packages of {hardware.get('platform')} have no fabric manager, and the NVSwitches of this host need one in the driver's"
+            " version: set nvidia_driver_source to nvidia."
+        )
+    if driver.get("installer"):
+        problems.append(
+            f"This host has a driver of NVIDIA's installer ({driver['installer']}), over which packages must not be installed: remove it"
+            " (nvidia-uninstall), restart the host and run again."
+        )
     if source == "nvidia" and not branch_of(str(wish.get("branch", ""))):
         problems.append(f"nvidia_driver_branch is '{wish.get('branch', '')}'; a branch is a number such as 580.")
     if source == "nvidia" and wish.get("manage_repository", True) and not (wanted["repository"]["fingerprints"] or wish.get("key")):
@@ -250,6 +273,11 @@ def plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mappin
     if wrong or entry is None:
         return {**answer, "action": "refuse", "reason": wrong[0], "problems": wrong}
     kind, problems = kind_of_modules(wish, devices)
+    if action == "upgrade" and driver.get("version") and wish.get("reboot") == "never":
+        problems.append(
+            f"The module {driver['version']} is loaded, and the libraries of another version do not work with it before a restart, which"
+            " nvidia_driver_reboot never rules out: set it to auto or prompt, or nvidia_driver_upgrade to false."
+        )
     wanted = _wanted(hardware, wish, entry, kind)
     problems = [*([reason] if action == "refuse" else []), *problems, *_problems(hardware, wish, entry, wanted)]
     branch = str(wish.get("branch", "")) if wish["source"] == "nvidia" else ""

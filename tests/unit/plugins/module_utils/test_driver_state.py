@@ -70,6 +70,8 @@ def test_kernels_in_order_of_their_numbers(tmp_path: Path) -> None:
         pytest.param(
             {"etc/dnf/modules.d/nvidia-driver.module": "[nvidia-driver]\nstream=580-open\nstate=disabled\n"}, "stream", "", id="no stream"
         ),
+        pytest.param({"usr/bin/nvidia-installer": ""}, "installer", "/usr/bin/nvidia-installer", id="NVIDIA's installer"),
+        pytest.param({}, "installer", "", id="no installer"),
         pytest.param({"etc/nvidia/gridd.conf": ""}, "licensed_guest", True, id="licensed guest"),
         pytest.param(
             {

@@ -25,6 +25,7 @@ PLATFORMS = {
 KERNEL = "6.1.0-50-amd64"
 T4 = {"kind": "cuda", "name": "Tesla T4", "compute_capability": "7.5", "driver": False, "uuid": "", "driver_version": ""}
 V100 = {**T4, "name": "Tesla V100-SXM2-32GB", "compute_capability": "7.0"}
+P40 = {**T4, "name": "Tesla P40", "compute_capability": "6.1"}
 B200 = {**T4, "name": "NVIDIA B200", "compute_capability": "10.0"}
 SERVED = {**T4, "driver": True, "uuid": "GPU-1", "driver_version": "580.95.05"}
 WISH = {
@@ -41,6 +42,7 @@ WISH = {
     "key_fingerprints": [],
     "secure_boot": "prepare",
     "container": "leave",
+    "reboot": "auto",
 }
 
 
@@ -110,6 +112,26 @@ def decide(hardware: dict[str, Any], **wish: Any) -> dict[str, Any]:
         pytest.param(host([V100]), {"modules": "open"}, "refuse", "older than Turing", id="open modules for Volta"),
         pytest.param(host([B200]), {"modules": "proprietary"}, "refuse", "open modules only", id="proprietary for Blackwell"),
         pytest.param(host([V100]), {"branch": "590"}, "refuse", "does not know Tesla V100", id="branch too new for Volta"),
+        pytest.param(host([T4], nvswitches=4), {"source": "distribution"}, "refuse", "have no fabric manager", id="NVSwitch, Debian's own"),
+        pytest.param(
+            host([T4], platform="ubuntu-24.04", nvswitches=4),
+            {"source": "distribution"},
+            "install",
+            "no driver",
+            id="NVSwitch, Ubuntu's own",
+        ),
+        pytest.param(host([T4], installer="/usr/bin/nvidia-uninstall"), {}, "refuse", "NVIDIA's installer (/usr/bin", id="installer's"),
+        pytest.param(host([SERVED], installer="/usr/bin/nvidia-uninstall"), {}, "leave", "answers", id="installer's that answers"),
+        pytest.param(
+            host([SERVED], version="580.95.05"),
+            {"branch": "590", "upgrade": True, "reboot": "never"},
+            "refuse",
+            "The module 580.95.05 is loaded, and the libraries of another version do not work with it before a restart",
+            id="upgrade without the restart that it takes",
+        ),
+        pytest.param(
+            host([SERVED]), {"branch": "590", "upgrade": True, "reboot": "never"}, "upgrade", "is replaced", id="upgrade, nothing loaded"
+        ),
         pytest.param(host([B200]), {"branch": "550"}, "refuse", "does not know NVIDIA B200", id="branch too old for Blackwell"),
     ],
 )
@@ -141,6 +163,7 @@ def test_board_that_needs_more_than_a_driver_is_told(devices: list[dict[str, Any
     [
         pytest.param([T4], "open", id="Turing"),
         pytest.param([V100], "proprietary", id="Volta"),
+        pytest.param([P40], "proprietary", id="Pascal"),
         pytest.param([T4, V100], "proprietary", id="Volta beside Turing"),
         pytest.param([B200], "open", id="Blackwell"),
         pytest.param([{**T4, "compute_capability": ""}], "open", id="unknown card"),
@@ -188,6 +211,24 @@ def test_headers_follow_the_kernels_of_the_platform() -> None:
     assert "linux-headers-amd64-hwe-24.04" in decide(host([T4], platform="ubuntu-24.04"))["headers_meta"]
     two = [{"release": release, "headers": False} for release in ("6.1.0-50-amd64", "6.1.0-56-amd64")]
     assert decide(host([T4], platform="rocky-9.4", kernels=two))["headers_meta"] == ["kernel-devel-matched-6.1.0-56-amd64"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "headers", "meta"),
+    [
+        ("5.14.0-570.el9.aarch64", "kernel-devel-5.14.0-570.el9.aarch64", "kernel-devel-matched-5.14.0-570.el9.aarch64"),
+        ("5.14.0-570.el9.aarch64+64k", "kernel-64k-devel-5.14.0-570.el9.aarch64", "kernel-64k-devel-matched-5.14.0-570.el9.aarch64"),
+        ("5.14.0-570.el9.x86_64+rt", "kernel-rt-devel-5.14.0-570.el9.x86_64", "kernel-rt-devel-matched-5.14.0-570.el9.x86_64"),
+    ],
+)
+def test_headers_of_a_variant_of_els_kernel(kernel: str, headers: str, meta: str) -> None:
+    plan = decide(host([T4], platform="rocky-9.4", kernel=kernel))
+    assert (plan["headers"], plan["headers_meta"], plan["kernels"]) == ([headers], [meta], [kernel])
+
+
+def test_tools_that_sign_modules_come_with_secure_boot() -> None:
+    wanted = {state: decide(host([T4], secure_boot=state))["companions"] for state in (True, False)}
+    assert set(wanted[True]) - set(wanted[False]) == {"mokutil", "openssl"}
 
 
 def test_el9_has_streams_and_el10_has_none() -> None:
