@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +31,7 @@ def test_no_host_restarts_unasked(run_tasks: Any, wish: str, told: str) -> None:
         "_nvidia_driver_hardware": "{{ _facts }}",
         "__nvidia_driver_plan": {"kernels": ["6.1"], "action": "verify"},
         "nvidia_driver_reboot": wish,
+        "_nvidia_driver_unattended": "",
     }
     done = run_tasks("reboot", hosts, extra, {"modprobe": "exit 0\n"})
     assert done.returncode == 2, done.stdout
@@ -37,3 +40,60 @@ def test_no_host_restarts_unasked(run_tasks: Any, wish: str, told: str) -> None:
     assert "takes effect with a restart (nouveau is loaded)" in done.stdout and told in done.stdout
     # Asked once for both.
     assert done.stdout.count("Not waiting for response to prompt") == (wish == "prompt"), done.stdout
+
+
+ENROLLING = {"stdout": "/var/lib/dkms/mok.pub is already in the enrollment request", "stderr": "", "rc": 1}
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        pytest.param({}, "Ansible runs on that host itself (connection local)", id="local"),
+        pytest.param(
+            {"__nvidia_driver_enrolled": ENROLLING, "_nvidia_driver_mok": "/var/lib/dkms/mok.pub"},
+            "the key /var/lib/dkms/mok.pub that signs its modules has to be enrolled then by a person",
+            id="key to be enrolled",
+        ),
+    ],
+)
+def test_a_restart_that_cannot_be_carried_out_is_refused_before_the_drain(run_tasks: Any, variables: dict[str, Any], told: str) -> None:
+    extra = {
+        "_nvidia_driver_hardware": hardware("nouveau"),
+        "__nvidia_driver_plan": {"kernels": ["6.1"], "action": "verify"},
+        "nvidia_driver_drain": "drain.yml",
+        **variables,
+    }
+    done = run_tasks("reboot", {"one": {}}, extra, {"modprobe": "exit 0\n"})
+    assert done.returncode == 2 and told in " ".join(done.stdout.split()), done.stdout
+    assert "Drain the host" not in done.stdout
+
+
+def test_an_upgrade_under_a_loaded_module_asks_before_anything_is_changed(run_tasks: Any) -> None:
+    facts = hardware("nvidia")
+    facts["driver"]["version"] = "570.1.2"
+    extra = {"_nvidia_driver_hardware": facts, "__nvidia_driver_plan": {"action": "upgrade"}, "nvidia_driver_reboot": "prompt"}
+    done = run_tasks("bring", {"one": {}}, extra, {})
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 2 and "The NVIDIA driver 570.1.2 is not replaced" in told and "Nothing was changed" in told, done.stdout
+    assert "Add the repository" not in done.stdout
+
+
+# nvidia-smi, which notes what it is asked and lists no device.
+SMI = 'echo "$@" >> {}/asked\n'
+
+
+@pytest.mark.parametrize(("restored", "asked"), [pytest.param(False, True, id="pending"), pytest.param(True, False, id="set by the run")])
+def test_what_a_restart_of_the_users_has_taken_is_set_again(tmp_path: Path, run_tasks: Any, restored: bool, asked: bool) -> None:
+    """The run that installed the driver was not allowed to restart the host; somebody has since."""
+    record = {"restored": restored, "settings": {"power": {}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}, "version": "580.95.05"}
+    (tmp_path / "driver.json").write_text(json.dumps(record))
+    facts = hardware("nvidia")
+    facts["platform"] = "debian-12"
+    facts["devices"] = [{"kind": "cuda", "name": "NVIDIA A100", "uuid": "GPU-2", "driver": True, "driver_version": "580.95.05"}]
+    facts["driver"].update(record=record, version="580.95.05")
+    extra = {"ansible_facts": {"llama_hardware": facts}, "_nvidia_driver_record": str(tmp_path / "driver.json")}
+    done = run_tasks("main", {"one": {}}, extra, {"nvidia-smi": SMI.format(tmp_path)})
+    assert done.returncode == 0, done.stdout
+    lines = (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
+    assert [line for line in lines if "GPU-2" in line] == (["-i GPU-2 -mig 1", "mig -i GPU-2 -cgi 3g.40gb,3g.40gb -C"] if asked else [])
+    assert json.loads((tmp_path / "driver.json").read_text())["restored"] is True

@@ -29,6 +29,7 @@ def prove(tmp_path: Path, run_tasks: Any, monkeypatch: pytest.MonkeyPatch) -> An
     """Runs the proof on a host whose driver answers."""
 
     def run(waiting: int = 0, status: int = 0, container: str = "") -> Any:
+        (tmp_path / "driver.json").write_text('{"restored": false}')
         driver = {"container": container, "loaded": [], "version": "", "record": {"version": "580.95.05"}, "kernels": []}
         extra = {
             "_nvidia_driver_hardware": {"os": {"kernel": "6.1"}, "devices": [], "driver": driver},
@@ -37,6 +38,7 @@ def prove(tmp_path: Path, run_tasks: Any, monkeypatch: pytest.MonkeyPatch) -> An
             "__nvidia_driver_settings": {},
             "__nvidia_driver_restart": "",
             "ansible_facts": {"discovered_interpreter_python": str(tmp_path / "bin/probe")},
+            "_nvidia_driver_record": str(tmp_path / "driver.json"),
             "_nvidia_driver_fabric_retries": 2,
             "_nvidia_driver_fabric_delay": 0,
         }
@@ -51,6 +53,7 @@ def test_services_are_started_before_the_proof(tmp_path: Path, prove: Any) -> No
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "asked").read_text().split() == ["nvidia-persistenced.service", "nvidia-fabricmanager.service"]
     assert len((tmp_path / "probed").read_text().split()) == 1
+    assert (tmp_path / "driver.json").read_text() == '{"restored": true}'
 
 
 def test_no_service_is_started_in_a_container(tmp_path: Path, prove: Any) -> None:
