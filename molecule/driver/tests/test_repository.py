@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import plays
 import pytest
 from conftest import PACKAGES
 
@@ -96,13 +97,18 @@ def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, 
         host.check_output("systemctl stop lab-upgrades")
 
 
+def everything(host: Any) -> tuple[str, ...]:
+    """Packages, files and units of a host, to be compared."""
+    return host.check_output(PACKAGES), plays.tree(host), host.check_output("systemctl list-unit-files --no-legend")
+
+
 def test_check_mode_changes_nothing(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     host = on_host("served")
-    before = host.check_output(PACKAGES)
+    before = everything(host)
     run = play("--limit", "served", "--check", "-e", settings(keys))
     assert run.status == 0
     assert "Would install the NVIDIA driver (nvidia, branch 580, open modules for 6.1.0-99-lab)" in run.text
-    assert host.check_output(PACKAGES) == before
+    assert everything(host) == before
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,37 @@ def test_a_kernel_that_will_be_started_next(play: Any, on_host: Any, keys: dict[
     assert run.status != 0
     assert "The headers linux-headers-6.1.0-101-lab are missing: no repository of this host has them" in run.text
     assert host.check_output(PACKAGES) == before
+
+
+# An A100 with an instance on an NVSwitch board, whose driver answers. The lab has neither.
+GPU = {
+    "kind": "cuda",
+    "name": "NVIDIA A100",
+    "compute_capability": "8.0",
+    "driver": True,
+    "driver_version": "580.126.09",
+    "power_limit": 300,
+}
+BOARD = {
+    "devices": [{**GPU, "uuid": "GPU-1"}, {**GPU, "uuid": "MIG-1", "name": f"{GPU['name']} MIG 3g.40gb", "mig_parent": "GPU-1"}],
+    "driver": {"nvswitches": 6},
+}
+
+
+def test_an_upgrade_brings_the_fabric_manager_along_and_notes_the_settings(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
+    wish = {"nvidia_driver_branch": "590", "lab_facts": BOARD}
+    left = play("--limit", "served", "-e", settings(keys, **wish))
+    assert left.status == 0 and "The NVIDIA driver is left alone: the driver 580.126.09 answers." in left.text, left.output[-3000:]
+    run = play("--limit", "served", "-e", settings(keys, nvidia_driver_upgrade=True, **wish))
+    assert run.status == 0, run.output[-3000:]
+    assert "Will upgrade the NVIDIA driver (nvidia, branch 590" in run.text
+    assert host.check_output(VERSION) == host.check_output(VERSION.replace(DRIVER, "nvidia-fabricmanager")) == "590.48.01-1"
+    assert host.service("nvidia-fabricmanager").is_enabled
+    assert "nvidia-fabricmanager.service" in host.check_output("cat /etc/systemd/system/llamacpp@.service.d/40-nvidia.conf")
+    assert json.loads(host.check_output(RECORD))["settings"]["mig"] == {"GPU-1": ["3g.40gb"]}
+    # Newer ones and older ones of it stay out.
+    assert "nvidia" not in host.check_output("apt-get -s dist-upgrade | grep ^Inst || true")
 
 
 def test_a_toolkit_that_does_not_suit_is_told_by_the_plan(play: Any, on_host: Any, keys: dict[str, str]) -> None:
