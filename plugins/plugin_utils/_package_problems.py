@@ -49,6 +49,6 @@ def advice(said: str) -> str:
     return next((f" {words}." for pattern, words in _ELSEWHERE if re.search(pattern, said)), "")
 
 
-def package_problem(said: str, timeout: str) -> str:
+def package_problem(said: str, timeout: str, holder: Optional[Mapping[str, Any]] = None) -> str:
     """What the package manager said, with the next step where one is known; of a lock that another program held its own sentence."""
-    return locked(said, timeout) or f"{' '.join(said.split())[-600:].rstrip('.')}.{advice(said)}"
+    return locked(said, timeout, holder) or f"{' '.join(said.split())[-600:].rstrip('.')}.{advice(said)}"

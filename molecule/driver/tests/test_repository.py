@@ -224,7 +224,17 @@ def test_a_toolkit_of_the_repository(play: Any, on_host: Any, keys: dict[str, st
     assert f"has the fingerprint {keys['good']}, but {'0' * 40} is expected" in wrong.text
     nowhere = {"cuda_toolkit_key_fingerprints": [keys["good"]], "cuda_toolkit_repository_url": "http://10.86.0.10/none"}
     moved = play("-e", settings(keys, **nowhere), playbook="molecule/driver/toolkit.yml")
-    assert moved.status != 0 and "could not be installed from http://10.86.0.10/none/debian12/x86_64" in moved.text, moved.output[-3000:]
+    assert moved.status != 0 and "could not be installed on served from http://10.86.0.10/none/debian12/x86_64" in moved.text, moved.output[
+        -3000:
+    ]
+    hold(host, 600)
+    try:
+        good = {"cuda_toolkit_key_fingerprints": [keys["good"]], "cuda_toolkit_package_timeout": 3}
+        locked = play("-e", settings(keys, **good), playbook="molecule/driver/toolkit.yml")
+    finally:
+        host.check_output("systemctl stop lab-upgrades")
+    assert "stayed locked for longer than cuda_toolkit_package_timeout: unattended-upgr (PID" in locked.text, locked.output[-3000:]
+    assert locked.status != 0 and "RETRYING" not in locked.output
     host.check_output("apt-get update -qq")
     run = play("-e", settings(keys, cuda_toolkit_key_fingerprints=[keys["good"]]), playbook="molecule/driver/toolkit.yml")
     assert run.status == 0, run.output[-3000:]

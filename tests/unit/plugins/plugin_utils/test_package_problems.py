@@ -26,3 +26,8 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _package_pr
 def test_package_problem(said: str, part: str) -> None:
     sentence = _package_problems.package_problem(said, "x_timeout")
     assert part in sentence and ("section contrib" in sentence) == (part == "section contrib")
+
+
+def test_holder_is_named() -> None:
+    sentence = _package_problems.package_problem("E:Could not get lock /var/lib/dpkg/lock", "x", {"name": "unattended-upgr", "pid": 42})
+    assert "unattended-upgr (PID 42) holds it" in sentence
