@@ -12,6 +12,7 @@ HEAD = "# Written by onprem.llamacpp.nvidia_driver.\n"
 NOUVEAU = "/etc/modprobe.d/llamacpp-nouveau.conf"
 LOAD = "/etc/modules-load.d/llamacpp-nvidia.conf"
 ORDER = "/etc/systemd/system/llamacpp@.service.d/40-nvidia.conf"
+AWAKE = "/etc/systemd/system/nvidia-persistenced.service.d/40-llamacpp.conf"
 LOCK = "/etc/apt/preferences.d/llamacpp-nvidia"
 
 PERSISTENCE, FABRIC = "nvidia-persistenced.service", "nvidia-fabricmanager.service"
@@ -35,6 +36,8 @@ def files(plan: Mapping[str, Any], version: str) -> dict[str, str]:
         NOUVEAU: HEAD + "blacklist nouveau\nblacklist nova_core\noptions nouveau modeset=0\n",
         LOAD: HEAD + "nvidia\nnvidia-uvm\n",
         ORDER: HEAD + f"[Unit]\nWants={wanted}\nAfter=systemd-modules-load.service {wanted}\n",
+        # Ubuntu's unit starts the daemon without persistence mode.
+        AWAKE: HEAD + "[Service]\nExecStartPost=-/usr/bin/nvidia-smi -pm 1\n",
     }
     if plan["manager"] == "apt":
         # Above 1000, so that no other version replaces it, an older one of another repository included.

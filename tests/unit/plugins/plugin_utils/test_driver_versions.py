@@ -377,11 +377,11 @@ def test_package_managers() -> None:
     [
         pytest.param({"packages": [], "fabric_manager": False, "manager": "apt"}, 0, ["nvidia-persistenced.service"], id="none"),
         pytest.param(
-            {"packages": ["x"], "fabric_manager": False, "manager": "apt"}, 4, ["nvidia-persistenced.service"], id="GPU or MIG, apt"
+            {"packages": ["x"], "fabric_manager": False, "manager": "apt"}, 5, ["nvidia-persistenced.service"], id="GPU or MIG, apt"
         ),
         pytest.param(
             {"packages": ["x"], "fabric_manager": True, "manager": "dnf"},
-            3,
+            4,
             ["nvidia-persistenced.service", "nvidia-fabricmanager.service"],
             id="NVSwitch, dnf",
         ),
@@ -393,6 +393,7 @@ def test_files(plan: dict[str, Any], paths: int, services: list[str]) -> None:
     if made:
         assert made[_driver_boot.LOAD].endswith("nvidia\nnvidia-uvm\n")
         assert "blacklist nouveau" in made[_driver_boot.NOUVEAU]
+        assert made[_driver_boot.AWAKE].endswith("[Service]\nExecStartPost=-/usr/bin/nvidia-smi -pm 1\n")
         assert f"After=systemd-modules-load.service {' '.join(services)}" in made[_driver_boot.ORDER]
     if plan["manager"] == "apt" and made:
         assert "Pin: version /^([0-9]+:)?580[.]95[.]05-/" in made[_driver_boot.LOCK]

@@ -42,7 +42,11 @@ def prove(tmp_path: Path, run_tasks: Any, monkeypatch: pytest.MonkeyPatch) -> An
             "_nvidia_driver_fabric_retries": 2,
             "_nvidia_driver_fabric_delay": 0,
         }
-        programs = {"systemctl": SYSTEMCTL.format(folder=tmp_path, status=status), "probe": PYTHON.format(folder=tmp_path, waiting=waiting)}
+        programs = {
+            "nvidia-smi": f'echo "$@" >> {tmp_path}/smi\n',
+            "systemctl": SYSTEMCTL.format(folder=tmp_path, status=status),
+            "probe": PYTHON.format(folder=tmp_path, waiting=waiting),
+        }
         return run_tasks("verify", {"one": {}}, extra, programs)
 
     return run
@@ -53,6 +57,7 @@ def test_services_are_started_before_the_proof(tmp_path: Path, prove: Any) -> No
     assert done.returncode == 0, done.stdout
     assert (tmp_path / "asked").read_text().split() == ["nvidia-persistenced.service", "nvidia-fabricmanager.service"]
     assert len((tmp_path / "probed").read_text().split()) == 1
+    assert "-pm 1" in (tmp_path / "smi").read_text().splitlines()
     assert (tmp_path / "driver.json").read_text() == '{"restored": true}'
 
 
