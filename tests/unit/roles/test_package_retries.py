@@ -37,4 +37,4 @@ def test_a_lock_is_waited_for_once(tmp_path: Path) -> None:
         ["ansible-playbook", "-i", "localhost,", str(tmp_path / "play.yml")],
         cwd=ROOT, env={**os.environ, "ANSIBLE_NOCOLOR": "1"}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    assert run.returncode == 0, done_.stdout
+    assert run.returncode == 0, run.stdout
