@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,3 +128,47 @@ def test_check_mode_says_what_would_be_done(role: Any, tmp_path: Path) -> None:
     assert status == 0
     assert f"Would unpack CUDA 13.0.2 of the package index of pip at {tmp_path}/cuda/13.0.2" in told
     assert not (tmp_path / "cuda").exists()
+
+
+NVIDIA = {"cuda_toolkit_source": "nvidia", "cuda_toolkit_version": "13.0", "cuda_toolkit_repository_url": "http://127.0.0.1:9/cuda/"}
+
+
+def test_the_address_of_a_repository_has_no_slash_too_many(role: Any) -> None:
+    """The role nvidia_driver writes the same file: with another address in it each run would change it."""
+    status, told = role(None, "--check", **NVIDIA)
+    assert status == 2
+    assert "cannot be fetched from http://127.0.0.1:9/cuda/debian12/x86_64/3bf863cc.pub" in told
+
+
+def test_the_hosts_own_repositories_are_left_alone(role: Any) -> None:
+    status, told = role(None, "--check", nvidia_driver_manage_repository=False, **NVIDIA)
+    assert status == 0, told
+    assert "TASK [onprem.llamacpp.cuda_toolkit : Write the repository] *" in told and "changed=0" in told
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_nothing_is_on_the_path_of_logins_unless_asked(role: Any, tmp_path: Path, wanted: bool) -> None:
+    status, told = role(None, "--check", "--diff", cuda_toolkit_profile=wanted)
+    assert status == 0, told
+    assert ("llamacpp-cuda.sh" in told) == (f"+export PATH={tmp_path}/cuda/13.0.2/bin:$PATH" in told) == wanted
+
+
+def test_versions_lie_side_by_side(role: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    wheels = {}
+    for version in ("13.0", "13.1"):
+        path = folder / f"nvidia_cuda_nvcc-{version}.1-py3-none-manylinux2014_x86_64.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("nvidia/cu13/bin/nvcc", f"#!/bin/sh\necho {version}\n")
+            archive.writestr("nvidia/cu13/include/cuda.h", "typedef int CUresult;\nCUresult cuInit(unsigned int flags);\n")
+        pin = {"name": "nvidia-cuda-nvcc", "version": f"{version}.1", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        wheels[version] = {"release": f"{version}.1", "inside": "nvidia/cu13", "wheels": {"x86_64": [pin]}}
+    for version in wheels:
+        wish = {"cuda_toolkit_source": "pypi", "cuda_toolkit_version": version, "cuda_toolkit_wheel_directory": str(folder)}
+        status, told = role(None, _cuda_toolkit_wheels=wheels, **wish)
+        assert status == 0, told
+    assert sorted(left(tmp_path)) == ["13.0.1", "13.1.1", "stubs"]
+    for version in wheels:
+        assert version in (tmp_path / f"cuda/{version}.1/bin/nvcc").read_text()
+        assert (tmp_path / f"cuda/stubs/{version}/libcuda.so.1").exists()
