@@ -140,6 +140,17 @@ def test_unchanged_when_run_again(play: Any, on_host: Any, keys: dict[str, str])
     assert "is installed and kept; a container cannot load it" in run.text
 
 
+def test_the_repository_of_before_survives_a_lock(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    host = on_host("served")
+    hold(host, 600)
+    try:
+        run = play("--limit", "served", "-e", settings(keys, nvidia_driver_package_timeout=3, nvidia_driver_branch="590"))
+    finally:
+        host.check_output("systemctl stop lab-upgrades")
+    assert run.status != 0 and "served: The package manager stayed locked" in run.text, run.output[-3000:]
+    assert host.file("/etc/apt/sources.list.d/llamacpp-nvidia.sources").exists
+
+
 def test_a_held_package_is_respected(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     host = on_host("served")
     host.check_output(f"apt-mark hold {DRIVER}")

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def hardware(*loaded: str) -> dict[str, Any]:
@@ -97,3 +100,10 @@ def test_what_a_restart_of_the_users_has_taken_is_set_again(tmp_path: Path, run_
     lines = (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
     assert [line for line in lines if "GPU-2" in line] == (["-i GPU-2 -mig 1", "mig -i GPU-2 -cgi 3g.40gb,3g.40gb -C"] if asked else [])
     assert json.loads((tmp_path / "driver.json").read_text())["restored"] is True
+
+
+def test_modules_are_asked_for_after_a_restart_too() -> None:
+    tasks = yaml.safe_load((ROOT / "roles/nvidia_driver/tasks/reboot.yml").read_text())
+    (load,) = [task for task in tasks if "modprobe" in str(task.get("ansible.builtin.command"))]
+    assert tasks.index(load) > max(index for index, task in enumerate(tasks) if "block" in task)
+    assert "restart" not in str(load["when"])
