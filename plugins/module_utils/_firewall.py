@@ -164,10 +164,9 @@ class Firewall:
         return loaded and _instance.read_text(self.table) == nft_table(wanted, self.name)
 
     def _add(self, kind: str, missing: Sequence[Rule], wanted: Sequence[Rule]) -> None:
-        if kind == "firewalld" and missing:
+        if kind == "firewalld":
             for rule in missing:
-                self._order(firewalld("add", rule))
-            self._order(["firewall-cmd", "--quiet", "--reload"])
+                self._firewalld("add", rule)
         elif kind == "ufw":
             for rule in missing:
                 self._order(ufw(rule, self.name))
@@ -177,11 +176,9 @@ class Firewall:
             self._order(["systemctl", "restart", self.unit])
 
     def _remove(self, kind: str, stale: Sequence[Rule], all_of_it: bool) -> None:
-        if kind == "firewalld" and stale:
+        if kind == "firewalld":
             for rule in stale:
-                if self._run(firewalld("query", rule))[0] == 0:
-                    self._order(firewalld("remove", rule))
-            self._order(["firewall-cmd", "--quiet", "--reload"])
+                self._firewalld("remove", rule)
         elif kind == "ufw":
             for rule in stale:
                 self._order(ufw(rule, self.name, delete=True))
@@ -190,8 +187,22 @@ class Firewall:
             with contextlib.suppress(FileNotFoundError):  # an earlier run came as far as this
                 os.unlink(self.table)
 
+    def _firewalld(self, order: str, rule: Rule) -> None:
+        """Add or remove a rule, among those that stay and among those in force. A reload would take other programs' rules along."""
+        for permanent in (True, False):
+            query = firewalld("query", rule, permanent)
+            status, out, err = self._run(query)
+            if status > 1:  # neither yes nor no
+                raise _refused(query, out, err)
+            if (status == 0) != (order == "add"):
+                self._order(firewalld(order, rule, permanent))
+
     def _order(self, argv: list[str]) -> None:
         status, out, err = self._run(argv)
         if status:
-            lines = (err.strip() or out.strip()).splitlines() or ["no message"]
-            raise FirewallError(f"{' '.join(argv)}: {lines[-1]}")
+            raise _refused(argv, out, err)
+
+
+def _refused(argv: Sequence[str], out: str, err: str) -> FirewallError:
+    lines = (err.strip() or out.strip()).splitlines() or ["no message"]
+    return FirewallError(f"{' '.join(argv)}: {lines[-1]}")

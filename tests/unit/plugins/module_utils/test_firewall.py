@@ -43,11 +43,10 @@ class Host:
         self.calls.append(" ".join(argv))
         if argv[0] == "firewall-cmd" and "-rich-rule=" in argv[-1]:
             order, _equals, rule = argv[-1][2:].partition("-rich-rule=")
+            rules = self.rich if "--permanent" in argv else self.in_force
             if order == "query":
-                return int(rule not in (self.rich if "--permanent" in argv else self.in_force)), "", ""
-            (self.rich.add if order == "add" else self.rich.remove)(rule)
-        if argv[0] == "firewall-cmd" and argv[-1] == "--reload":
-            self.in_force = set(self.rich)
+                return int(rule not in rules), "", ""
+            (rules.add if order == "add" else rules.remove)(rule)
         if argv[0] == "ufw":
             if argv[1:] == ["show", "added"]:
                 return 0, "Added user rules (see 'ufw status' for running firewall):\n" + "".join(f"{line}\n" for line in self.added), ""
@@ -155,8 +154,24 @@ def test_rule_of_somebody_else_stays_when_ours_go(host, firewall):
 
 def test_rule_of_firewalld_that_is_not_in_force_is_put_in_force(host, firewall):
     firewall.apply("firewalld", WANTED, False)
-    host.in_force.clear()  # as if the run had been cut off before the reload
+    host.in_force.clear()  # as if the run had been cut off in between
     assert firewall.apply("firewalld", WANTED, False) is True and host.let_in() == 2
+
+
+def test_rules_of_firewalld_change_without_a_reload_which_others_would_lose_theirs_by(host, firewall):
+    firewall.apply("firewalld", WANTED[:1], False)
+    firewall.apply("none", [], False)
+    rule = f"rich-rule={_firewall.rich_rule(WANTED[0])}"
+    orders = [f"firewall-cmd {place}--quiet --{order}-{rule}" for order in ("add", "remove") for place in ("--permanent ", "")]
+    assert [call for call in host.calls if "--query-" not in call] == orders
+
+
+def test_rules_of_a_firewalld_that_does_not_answer_are_not_taken_for_gone(host, firewall, monkeypatch):
+    firewall.apply("firewalld", WANTED, False)
+    monkeypatch.setattr(firewall, "_run", lambda argv: (252, "", "FirewallD is not running"))
+    with pytest.raises(_firewall.FirewallError, match=r"firewall-cmd .*: FirewallD is not running"):
+        firewall.apply("none", [], False)
+    assert Path(firewall.record).exists()
 
 
 def test_removal_that_was_cut_off_is_finished(host, firewall):
