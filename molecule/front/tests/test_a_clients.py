@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import socket
 import ssl
+import threading
 import time
 from typing import Any
 
@@ -23,6 +25,7 @@ LOAD_SECONDS = int(os.environ.get("LOAD_SECONDS", "60"))
 WARM_SECONDS = 20  # after which every thread of the engine has memory of its own
 JSON = ("-H", "Content-Type: application/json", "-d")
 LONG = 1500  # tokens
+MAX_REQUESTS = 128  # llama_server_front_max_requests of the inventory
 CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris"]}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 
@@ -165,7 +168,19 @@ def test_firewall_lets_in_who_is_named(server: Any) -> None:
 def test_oversized_request_is_rejected(front: Any, key: str, tmp_path: Any) -> None:
     body = tmp_path / "body"
     body.write_text(json.dumps({"prompt": "x" * 1_100_000}))
-    assert front.curl("/v1/completions", *JSON, f"@{body}", key=key)[0] == 413
+    status, answer = front.curl("/v1/completions", *JSON, f"@{body}", key=key)
+    assert (status, json.loads(answer)["error"]["code"], json.loads(answer)["error"]["type"]) == (413, 413, "invalid_request_error")
+
+
+def test_health_takes_no_body_and_no_other_method(front: Any, tmp_path: Any) -> None:
+    body = tmp_path / "body"
+    body.write_bytes(b"x" * 500_000)
+    for more in ((), ("-H", "Transfer-Encoding: chunked"), ("-X", "GET")):
+        status, answer = front.curl("/health", *more, "--data-binary", f"@{body}")
+        assert status in (405, 413) and json.loads(answer)["error"]["code"] == status
+    assert front.curl("/health", "-X", "DELETE")[0] == 405
+    assert front.curl("/health", "-I")[0] == 200
+    assert front.curl("/health", "-X", "GET", "--data-binary", "x") == (200, '{"status":"ok"}')
 
 
 def connect(front: Any) -> ssl.SSLSocket:
@@ -187,6 +202,25 @@ def test_slow_client_is_let_go(front: Any, key: str, part: str) -> None:
     assert 4 < time.monotonic() - started < 15
 
 
+def test_more_requests_than_are_allowed_are_refused_and_health_is_not(front: Any, key: str) -> None:
+    """Requests whose body does not end; a part of it now and then keeps them from being late."""
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: 100000\r\n\r\n"
+    with contextlib.ExitStack() as open_requests:
+        held: list[ssl.SSLSocket] = []
+        for _number in range(MAX_REQUESTS):
+            held.append(open_requests.enter_context(connect(front)))
+            held[-1].sendall(head.encode())
+            for each in held:
+                each.sendall(b" ")
+        wait_for(lambda: front.curl("/v1/models", key=key)[0] == 429)
+        error = json.loads(front.curl("/v1/models", key=key)[1])["error"]
+        assert (error["code"], error["type"]) == (429, "rate_limit_error")
+        assert front.curl("/health")[0] == 200
+        with pytest.raises(openai.RateLimitError):
+            front.client(key).models.list()
+    wait_for(lambda: front.curl("/v1/models", key=key)[0] == 200)
+
+
 def memory(server: Any) -> int:
     """Resident bytes of nginx and the engine."""
     text = server.check_output(
@@ -205,9 +239,20 @@ def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
             told.append(sum(1 for _part in client.chat.completions.create(**question(6), stream=True)))
         return told
 
+    over, health = threading.Event(), []
+
+    def balance() -> None:
+        """Asks as a load balancer does; the log has nothing of that."""
+        while not over.wait(0.5):
+            health.append(front.curl("/health")[0])
+
     log = "/var/log/nginx/llamacpp-main.log"
     lines = int(server.check_output(f"wc -l < {log}"))
-    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+    balancer = threading.Thread(target=balance)
+    with concurrent.futures.ThreadPoolExecutor(64) as pool, contextlib.ExitStack() as stack:
+        stack.callback(balancer.join)
+        stack.callback(over.set)
+        balancer.start()
         first = list(pool.map(streams, [time.monotonic() + WARM_SECONDS] * 64))
         before = memory(server)
         later = list(pool.map(streams, [time.monotonic() + LOAD_SECONDS] * 64))
@@ -218,3 +263,4 @@ def test_sixty_four_streams_at_once(front: Any, key: str, server: Any) -> None:
     assert grown < 0.05 * before
     told = server.check_output(f"tail -n +{lines + 1} {log} | cut -d'\"' -f3 | cut -d' ' -f2 | sort -u").split()
     assert told == ["200"], f"{URL} has answered {told}"
+    assert len(health) > 10 and set(health) == {200}, health

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,51 @@ def test_clients_and_prometheus_do_not_meet() -> None:
 def test_metrics_on_another_address_are_guarded() -> None:
     metrics = rendered(llama_server_metrics=True, _llama_server_front_metrics_guarded=True).split("\nserver {")[2]
     assert "listen 127.0.0.1:9464 ssl;" in metrics and 'if ($llamacpp_my_model_client = "")' in metrics
+
+
+def location(text: str, name: str) -> str:
+    """What stands in a location of the clients' server."""
+    return text.split(f"    location {name} {{\n", 1)[1].split("\n    }\n", 1)[0]
+
+
+def test_health_takes_nothing_from_whoever_asks_without_a_key() -> None:
+    health = location(rendered(), "= /health")
+    methods = re.search(r'if \(\$request_method !~ "(.*)"\) \{(?:\n.*?){1,2}\n +return (\d+) ', health)
+    assert methods and methods[2] == "405" and health.index(methods[0]) < health.index("proxy_pass ")
+    assert [method for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "GETX") if re.search(methods[1], method)] == ["GET", "HEAD"]
+    for line in (
+        "client_max_body_size 1k;",
+        "client_body_buffer_size 1k;",
+        "proxy_pass_request_body off;",
+        'proxy_set_header Content-Length "";',
+    ):
+        assert f"        {line}\n" in health, line
+    zone = re.search(r"limit_conn (\w+) \d+;", health)
+    # Not that of clients, who could otherwise be shut out without a key.
+    assert zone and f"limit_conn_zone $binary_remote_addr zone={zone[1]}:" in rendered()
+    assert zone[1] not in location(rendered(), "/")
+
+
+@pytest.mark.parametrize("status", [400, 403, 405, 408, 413, 429, 500, 504])
+def test_what_nginx_itself_refuses_is_told_as_the_api_tells_errors(status: int) -> None:
+    text = rendered()
+    server = text.split("\nserver {", 1)[1].split("\n    location", 1)[0]
+    assert re.search(rf"error_page [\d ]*\b{status}\b[\d ]* @refused;", server)
+    # A list of a location's own would take the place of the server's.
+    assert "error_page" not in location(text, "/")
+    said = dict(re.findall(r"^    (\w+) '(\"[^']*)';", text.split("_refusal {", 1)[1].split("}", 1)[0], re.MULTILINE))
+    returned = re.search(r"return 200 '(.*)';", location(text, "@refused"))
+    assert returned
+    body = returned[1].replace("$status", str(status)).replace("$llamacpp_my_model_refusal", said.get(str(status), said["default"]))
+    error = json.loads(body)["error"]
+    assert error["code"] == status and error["message"] and error["type"].endswith("_error")
+
+
+def test_every_answer_of_the_front_is_json() -> None:
+    answers = re.findall(r"return \d+ '(.*)';", rendered())
+    assert len(answers) > 5
+    for answer in answers:
+        assert json.loads(answer.replace("$status", "413").replace("$llamacpp_my_model_refusal", '"x","type":"y"'))["error"]
 
 
 def test_peers_are_let_in_and_others_not() -> None:
