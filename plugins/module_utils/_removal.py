@@ -207,6 +207,10 @@ class Removal:
         builds = (read_json(path) for path in glob.glob(os.path.join(self.places.engine_root, "releases", "*", "build.json")))
         return sorted({name for build in builds for name in build.get("packages") or {}})
 
+    def front_ports(self, steps: list[Step]) -> list[int]:
+        """Ports of the fronts that go, which SELinux may have been told of."""
+        return sorted({port for step in steps if step.kind == "front" for port in self._front(step.what).ports()})
+
     def _engine_steps(self) -> list[Step]:
         root, packages = self.places.engine_root, self.packages()
         held: set[str] = set()

@@ -80,6 +80,11 @@ packages:
   returned: success
   type: list
   elements: str
+front_ports:
+  description: Ports that nginx listened on for the instances that were removed.
+  returned: success
+  type: list
+  elements: int
 refusals:
   description: Why nothing was removed.
   returned: failure
@@ -110,12 +115,14 @@ def remove(params: dict[str, Any], check_mode: bool, run: Run = run, root: str =
         return {"changed": False, "refusals": refusals}
     steps = removal.steps()
     packages = removal.packages() if wish.engines else []
+    ports = removal.front_ports(steps)
     if not check_mode:
         removal.carry_out(steps)
     return {
         "changed": bool(steps),
         "removed": _removal.summary(steps),
         "packages": packages,
+        "front_ports": ports,
         "diff": {"before": _removal.lines(steps), "after": ""},
     }
 

@@ -166,7 +166,8 @@ def test_front_and_firewall_of_an_instance_go_with_it(host: Host) -> None:
     (host.root / "etc/llamacpp/firewall").mkdir()
     record = host.root / "etc/llamacpp/firewall/main.json"
     record.write_text(json.dumps({"kind": "ufw", "rules": [[8443, "10.0.0.0/8"]]}))
-    host.remove(instances=["main"])
+    (host.root / "etc/nginx/conf.d/llamacpp-main.conf").write_text("server {\n    listen 0.0.0.0:8443 ssl;\n}\n")
+    assert host.remove(instances=["main"])["front_ports"] == [8443]
     assert sorted(path.name for path in (host.root / "etc/nginx/conf.d").iterdir()) == ["llamacpp-small.conf", "theirs.conf"]
     assert sorted(path.name for path in (host.root / "etc/llamacpp/front").iterdir()) == ["ca.pem", "small"]
     assert not record.exists()
