@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-KEYS = "playbooks/keys.yml"
+KEYS, STATUS = "playbooks/keys.yml", "playbooks/status.yml"
 QUESTION = "Which-marmalade-did-the-harbour-master-hide"
 
 
@@ -90,24 +90,46 @@ class Story(threading.Thread):
             self.failure = repr(error)
 
 
+@pytest.fixture(name="watched")
+def fixture_watched(front: Any, play: Any, server: Any) -> Any:
+    """Runs a playbook with all that Ansible can show, and looks there for every key that the host has had before or has after."""
+
+    def run(*arguments: str, **more: Any) -> Any:
+        before = known(server)
+        done = play("-vvv", "--diff", *arguments, **more)
+        keys = {GIVEN, *before, *known(server)}
+        assert not [number for number, key in enumerate(sorted(keys)) if key in done.output]
+        assert len(keys) > 1 and "Using module file" in done.output
+        return done
+
+    return run
+
+
+def known(server: Any) -> list[str]:
+    """Every key on the host: the engine's and those of clients."""
+    return list(
+        server.check_output("cat /etc/llamacpp/instances/main/api-keys /etc/llamacpp/front/main/clients/* 2> /dev/null; true").split()
+    )
+
+
 def lists(front: Any, key: str) -> Optional[int]:
     """The status of a small request with a key."""
     status: int = front.curl("/v1/models", key=key)[0]
     return status
 
 
-def test_key_changes_without_a_failed_request(front: Any, play: Any) -> None:
+def test_key_changes_without_a_failed_request(front: Any, watched: Any) -> None:
     (old,), (other,) = front.keys("chat"), front.keys("search")
     story = Story(front, old)
     with Asking(front, old) as asking, Asking(front, other) as another:
-        assert play("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS).status == 0
+        assert watched("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS).status == 0
         new, still = front.keys("chat")
         assert still == old and lists(front, old) == lists(front, new) == 200
-        again = play("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS)
+        again = watched("-e", '{"llama_server_front_rotate": ["chat"]}', playbook=KEYS)
         assert (again.stats["one"]["changed"], front.keys("chat")) == (0, [new, old])
         asking.key = new
         time.sleep(1)  # the last request with the old key is answered
-        assert play("-e", '{"llama_server_front_retire": ["chat"]}', playbook=KEYS).status == 0
+        assert watched("-e", '{"llama_server_front_retire": ["chat"]}', playbook=KEYS).status == 0
         assert (lists(front, old), lists(front, new), lists(front, other)) == (401, 200, 200)
     print(f"{asking.answers} and {another.answers} answers while the key changed")
     assert asking.answers > 0 and another.answers > 0
@@ -117,13 +139,13 @@ def test_key_changes_without_a_failed_request(front: Any, play: Any) -> None:
     assert story.whole, story.failure
 
 
-def test_one_client_is_refused_and_nobody_else(front: Any, play: Any, server: Any) -> None:
+def test_one_client_is_refused_and_nobody_else(front: Any, watched: Any, server: Any) -> None:
     search = front.keys("search")[0]
     process = server.check_output("systemctl show -p MainPID,NRestarts llamacpp@main")
     left = json.dumps({"llama_server_front_keys": [{"name": "chat"}, {"name": "batch", "key": GIVEN}]})
-    assert play("-e", left, playbook=KEYS).status == 0
+    assert watched("-e", left, playbook=KEYS).status == 0
     assert (lists(front, search), lists(front, GIVEN)) == (401, 200)
-    assert play(playbook=KEYS).status == 0
+    assert watched(playbook=KEYS).status == 0
     assert front.keys("search")[0] != search
     assert server.check_output("systemctl show -p MainPID,NRestarts llamacpp@main") == process
 
@@ -142,6 +164,20 @@ def test_host_goes_out_of_service_and_answers_under_way_finish(front: Any, play:
     assert play(playbook="playbooks/drain.yml").stats["one"]["changed"] == 0
     assert play(playbook="playbooks/undrain.yml").stats["one"]["changed"] == 1
     assert front.curl("/health")[0] == lists(front, key) == 200
+
+
+def test_host_that_a_killed_rollout_has_left_out_of_service_comes_back(front: Any, play: Any, server: Any) -> None:
+    server.check_output("/usr/local/libexec/llamacpp/llamacpp-switch drain --instance main --by rollout")
+    assert front.curl("/health")[0] == 503
+    run = play()
+    assert (run.status, run.stats["one"]["changed"]) == (0, 1), run.output[-3000:]
+    assert "An interrupted rollout had left one out of service; it takes requests again." in run.text
+    assert front.curl("/health")[0] == lists(front, front.keys("chat")[0]) == 200
+
+
+def test_host_that_cannot_be_reached_is_told_by_the_exit_status(play: Any) -> None:
+    run = play("-e", "ansible_port=9", playbook=STATUS)
+    assert run.status == 2 and "it cannot be reached" in run.text, run.output[-2000:]
 
 
 def test_expired_certificate_stops_a_switch_before_the_server_and_says_so(front: Any, play: Any, server: Any) -> None:
@@ -207,14 +243,14 @@ def test_unit_is_as_closed_as_before(server: Any) -> None:
     assert float(told.split("exposure level for llamacpp@main.service:")[1].split()[0]) <= 1.0, told
 
 
-def test_quant_changes_without_a_failed_request(front: Any, play: Any, server: Any) -> None:
+def test_quant_changes_without_a_failed_request(front: Any, watched: Any, server: Any) -> None:
     """Both servers have room, so the new one is gated beside the old one; streams that have begun come to their end."""
     key = front.keys("chat")[0]
     streams = [Streaming(front, key) for _number in range(4)]
     with contextlib.ExitStack() as under, Asking(front, key) as asking:
         for stream in streams:
             under.enter_context(stream)
-        run = play("-e", "quant=UD-TQ1_0")
+        run = watched("-e", "quant=UD-TQ1_0")
     assert run.status == 0, run.output[-3000:]
     journal = json.loads(server.check_output("/usr/local/libexec/llamacpp/llamacpp-switch status --instance main"))
     assert journal["overlap"]["chosen"] and journal["gap_seconds"] == 0.0, journal
@@ -224,10 +260,14 @@ def test_quant_changes_without_a_failed_request(front: Any, play: Any, server: A
     assert asking.answers > 3 and all(stream.answers > 3 for stream in streams)
 
 
-def test_without_a_front_again(play: Any, server: Any, front: Any) -> None:
-    run = play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none")
+def test_without_a_front_again(play: Any, watched: Any, server: Any, front: Any) -> None:
+    # As where a host is deployed for the first time: the engine's key is made in this run.
+    before = known(server)
+    server.check_output("rm /etc/llamacpp/instances/main/api-keys")
+    run = watched("-e", "llama_server_front=none", "-e", "llama_server_firewall=none")
     assert run.status == 0, run.output[-3000:]
     assert front.curl("/health")[0] == 0
+    assert set(server.file("/etc/llamacpp/instances/main/api-keys").content_string.split()).isdisjoint(before)
     assert not server.file("/etc/nginx/conf.d/llamacpp-main.conf").exists
     assert "llamacpp-main" not in server.check_output("nft list tables")
     assert INVENTORY and play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none").stats["one"]["changed"] == 0
