@@ -175,7 +175,8 @@ def test_oversized_request_is_rejected(front: Any, key: str, tmp_path: Any) -> N
 def test_health_takes_no_body_and_no_other_method(front: Any, tmp_path: Any) -> None:
     body = tmp_path / "body"
     body.write_bytes(b"x" * 500_000)
-    for more in ((), ("-H", "Transfer-Encoding: chunked"), ("-X", "GET")):
+    chunked = ("-H", "Transfer-Encoding: chunked")
+    for more in ((), chunked, ("-X", "GET"), ("-X", "GET", *chunked)):
         status, answer = front.curl("/health", *more, "--data-binary", f"@{body}")
         assert status in (405, 413) and json.loads(answer)["error"]["code"] == status
     assert front.curl("/health", "-X", "DELETE")[0] == 405
@@ -186,6 +187,12 @@ def test_health_takes_no_body_and_no_other_method(front: Any, tmp_path: Any) -> 
 def connect(front: Any) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=str(front.authority))
     return context.wrap_socket(socket.create_connection((ADDRESS, PORT), timeout=20), server_hostname=ADDRESS)
+
+
+def test_what_is_no_request_is_a_bad_one(front: Any) -> None:
+    with connect(front) as stranger:
+        stranger.sendall(b"garbage\r\n\r\n")
+        assert stranger.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("part", ["head", "body"])
