@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._environment import ARGUMENTS
 
 SCHEMA_VERSION = 1
 ID_LENGTH = 12
@@ -28,6 +29,8 @@ _OWN = {
     "LLAMA_ARG_PORT": "llama_server_port",
     "LLAMA_ARG_ALIAS": "llama_server_alias",
     "LLAMA_ARG_MODEL": "model and quant",
+    # The plan counts with RPC devices, and a security floor looks at it.
+    "LLAMA_ARG_RPC": "llama_plan_rpc_servers",
 }
 
 
@@ -52,6 +55,8 @@ def merge_environment(rendered: Mapping[str, Any], extra: Mapping[str, Any]) -> 
         if name in _OWN:
             raise DeploymentError(f"llama_server_extra_environment: {name} is set by {_OWN[name]}; set that instead.")
         merged[name] = _text(value)
+        if name == ARGUMENTS and "--rpc" in merged[name].split():
+            raise DeploymentError(f"llama_server_extra_environment: --rpc in {name} is set by {_OWN['LLAMA_ARG_RPC']}; set that instead.")
     return merged
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _intents
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _floors, _intents
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._intents import Intent
 
 ARGUMENTS = "LLAMACPP_ARGS"
@@ -126,8 +126,8 @@ def render(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapping[
 
     ``settings`` has ``model`` (path of the first shard), ``host``, ``port``, ``alias``, and optionally ``metrics`` (true),
     ``slots``, ``ui`` (false), ``offline``, ``jinja`` (true), ``devices`` (engine names, none given leaves the choice to the
-    engine), ``reasoning`` and ``cors_origins`` (left to the engine).
-    Raises ExpressionError for a wish that the build cannot express.
+    engine), ``reasoning`` and ``cors_origins`` (left to the engine), and ``force`` (security floors that are allowed).
+    Raises ExpressionError for a wish that the build cannot express, and for RPC with a build below its security floor.
     """
     return _rendering(plan, build, settings).result()
 
@@ -170,6 +170,10 @@ def _rendering(plan: Mapping[str, Any], build: Mapping[str, Any], settings: Mapp
             out.value(intent, place[key])
     if place.get("rpc_servers"):
         out.value(_intents.RPC_SERVERS, ",".join(place["rpc_servers"]))
+        # Whatever backend the engine is called by, and where a package alone knows its number: here it is known.
+        refused = _floors.refusals(int(build.get("number") or 0), True, [str(item) for item in settings.get("force") or []])
+        if refused:
+            raise ExpressionError(" ".join(refused))
     devices = settings.get("devices")
     if not devices and plan.get("confined"):
         devices = [device["engine_name"] for device in plan["devices"]] or ["none"]

@@ -159,6 +159,8 @@ REFUSED = {
     "hub-token": ({"HF_TOKEN": "k"}, "looks like a secret"),
     "port": ({"LLAMA_ARG_PORT": 1}, "set by llama_server_port"),
     "model": ({"LLAMA_ARG_MODEL": "/x"}, "set by model and quant"),
+    "rpc": ({"LLAMA_ARG_RPC": "10.0.0.2:50052"}, "LLAMA_ARG_RPC is set by llama_plan_rpc_servers"),
+    "rpc-as-argument": ({"LLAMACPP_ARGS": "--no-warmup --rpc 10.0.0.2:50052"}, "--rpc in LLAMACPP_ARGS is set by llama_plan_rpc_servers"),
     "name": ({"A B": 1}, "no name"),
     "line-break": ({"A": "1\n2"}, "control character"),
 }

@@ -14,7 +14,11 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _environmen
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "capabilities"
 ALL = {
-    build: {"tag": build, "capabilities": {"options": _capabilities.parse_help((FIXTURES / f"{build}.help.txt").read_text())}}
+    build: {
+        "tag": build,
+        "number": int(build[1:]),
+        "capabilities": {"options": _capabilities.parse_help((FIXTURES / f"{build}.help.txt").read_text())},
+    }
     for build in sorted((path.name.split(".")[0] for path in FIXTURES.glob("*.help.txt")), key=lambda build: int(build[1:]))
 }
 # Builds that may serve without force.
@@ -119,7 +123,7 @@ def test_a_plain_plan_on_a_real_build(tag):
         pytest.param(
             {"threads": 12, "numa": "distribute"}, {}, {"LLAMA_ARG_THREADS": "12", "LLAMA_ARG_NUMA": "distribute"}, id="threads-and-numa"
         ),
-        pytest.param({"rpc_servers": ["a:1", "b:2"]}, {}, {"LLAMA_ARG_RPC": "a:1,b:2"}, id="rpc"),
+        pytest.param({"rpc_servers": ["a:1", "b:2"]}, {"force": ["rpc"]}, {"LLAMA_ARG_RPC": "a:1,b:2"}, id="rpc"),
         pytest.param({"cache_ram_mib": 2048}, {}, {"LLAMA_ARG_CACHE_RAM": "2048"}, id="prompt-cache"),
         pytest.param({}, {"slots": True, "ui": True}, {"LLAMA_ARG_ENDPOINT_SLOTS": "1", "LLAMA_ARG_UI": "1"}, id="endpoints-on"),
         pytest.param({}, {"devices": ["CUDA0", "CUDA1"]}, {"LLAMA_ARG_DEVICE": "CUDA0,CUDA1"}, id="devices"),
@@ -331,6 +335,27 @@ def test_layers_as_number_or_word(tag, layers):
 def test_a_refusal_names_wish_build_and_the_first_that_has_it(tag, placement, settings, words):
     with pytest.raises(_environment.ExpressionError, match=words):
         render(ALL[tag], placement, settings)
+
+
+@pytest.mark.parametrize(
+    ("number", "force", "words"),
+    [
+        pytest.param(11864, [], "b11864 is refused .advisory rpc-floor", id="below"),
+        pytest.param(11864, ["floor"], "rpc-floor", id="the-other-forced"),
+        pytest.param(0, [], "build 0: it was built without its number", id="unnumbered"),
+        pytest.param(11864, ["rpc"], "", id="forced"),
+        pytest.param(11865, [], "", id="at-the-floor"),
+    ],
+)
+def test_rpc_below_its_floor_is_refused_by_the_number_of_the_installed_build(number, force, words):
+    """Of a package nobody knows it before, and binaries with RPC may be called by another backend."""
+    engine = {**build(option("--rpc", env="LLAMA_ARG_RPC", value="SERVERS")), "number": number}
+    if words:
+        with pytest.raises(_environment.ExpressionError, match=words):
+            render(engine, {"rpc_servers": ["a:1"]}, {"force": force})
+    else:
+        assert render(engine, {"rpc_servers": ["a:1"]}, {"force": force})["LLAMA_ARG_RPC"] == "a:1"
+    assert "LLAMA_ARG_RPC" not in render(engine, {}, {"force": force})
 
 
 @pytest.mark.parametrize("name", _intents.ALL)
