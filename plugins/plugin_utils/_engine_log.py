@@ -14,8 +14,10 @@ _PROGRESS = re.compile(r"\[\d+/\d+\] |-- ")
 _CAUSES = (
     (r"No space left on device", "The filesystem of llama_engine_build_path is full. Free some or choose another folder."),
     (
-        r"Killed signal terminated program|out of memory allocating|virtual memory exhausted|Cannot allocate memory|std::bad_alloc",
-        "A compiler ran out of memory. Set llama_engine_jobs lower, or build on a host of llama_builders with more memory.",
+        # g++; nvcc of its parts; collect2 of the linker; what is refused memory instead of being killed.
+        r"Killed signal terminated program|(?:died due to|terminated with) signal 9\b"
+        r"|out of memory allocating|virtual memory exhausted|Cannot allocate memory|std::bad_alloc",
+        "A compiler or the linker ran out of memory. Set llama_engine_jobs lower, or build on a host of llama_builders with more memory.",
     ),
     (r"unsupported GNU version|unsupported clang version", "nvcc does not accept this host's C++ compiler: see the role cuda_toolkit."),
     (

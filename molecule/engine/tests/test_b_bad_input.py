@@ -46,7 +46,7 @@ def refused(run: plays.Run, *words: str) -> None:
         ),
         pytest.param(
             {"llama_engine_cmake_options": ["-DCMAKE_CXX_FLAGS=-B/srv/killed"]},
-            ["A compiler ran out of memory", "llama_engine_jobs", "build.log"],
+            ["A compiler or the linker ran out of memory", "llama_engine_jobs", "build.log"],
             id="out-of-memory",
         ),
     ],

@@ -43,6 +43,9 @@ def test_log_end_is_bounded():
     ("line", "words"),
     [
         pytest.param("c++: fatal error: Killed signal terminated program cc1plus", "llama_engine_jobs", id="killed-for-memory"),
+        pytest.param("nvcc error   : 'cicc' died due to signal 9 (Kill signal)", "llama_engine_jobs", id="nvcc-killed"),
+        pytest.param("nvcc error   : 'ptxas' died due to signal 11 (Invalid memory reference)", "", id="nvcc-crashed"),
+        pytest.param("collect2: fatal error: ld terminated with signal 9 [Killed]", "llama_engine_jobs", id="linker-killed"),
         pytest.param(
             "cc1plus: out of memory allocating 65536 bytes after a total of 1048576 bytes", "llama_engine_jobs", id="limit-of-memory"
         ),
