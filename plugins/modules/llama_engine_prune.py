@@ -15,12 +15,16 @@ description:
   - Removes releases of llama.cpp that the role P(onprem.llamacpp.llama_engine#role) has published, the oldest first.
   - A release that the current or the previous deployment of any server instance uses stays, and so does one that a program runs from.
     As long as a deployment does not tell which release it uses, all stay.
-  - What an interrupted removal has left goes too. Packages that a release links to are not removed.
+  - What an interrupted removal has left goes too, and so do folders of builds that failed or were interrupted, unless a build is under
+    way in them. Packages that a release links to are not removed.
 options:
   root:
     description: Folder that holds the releases in its folder C(releases).
     type: path
     default: /opt/llamacpp
+  build_path:
+    description: Folder of the builds, C(build) below O(root) when not given.
+    type: path
   instance_root:
     description: Directory of the server instances, whose deployments say which releases are in use.
     type: path
@@ -30,7 +34,7 @@ options:
     type: int
     default: 2
   wanted:
-    description: Build ids that stay, because they are about to be deployed.
+    description: Build ids that stay, because they are about to be deployed, with what there is of their builds.
     type: list
     elements: str
     default: []
@@ -84,10 +88,14 @@ def prune(params: dict[str, Any], check_mode: bool, proc: str = "/proc") -> dict
     busy = {path: f"{found[0]['program']} (PID {found[0]['pid']})" for path, found in users.items() if found}
     removed = _prune_engines.choose(engines, params["keep"], params["wanted"], busy)
     releases = os.path.join(params["root"], "releases")
-    going = [*sorted(glob.glob(os.path.join(releases, ".*.removed"))), *(engine["path"] for engine in removed)]
+    left = _prune_engines.leftovers(releases, params["build_path"] or os.path.join(params["root"], "build"), params["wanted"], proc)
+    going = [*sorted(glob.glob(os.path.join(releases, ".*.removed"))), *left, *(engine["path"] for engine in removed)]
     if not check_mode:
         for path in going:
-            discard(path, releases)
+            if os.path.isdir(path):
+                discard(path, os.path.dirname(path))
+            else:
+                os.unlink(path)
     before = "".join(f"{path}\n" for path in going)
     return {"changed": bool(going), "removed": removed, "busy": busy, "diff": {"before": before, "after": ""}}
 
@@ -96,6 +104,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "root": {"type": "path", "default": "/opt/llamacpp"},
+            "build_path": {"type": "path"},
             "instance_root": {"type": "path", "default": "/etc/llamacpp/instances"},
             "keep": {"type": "int", "default": 2},
             "wanted": {"type": "list", "elements": "str", "default": []},

@@ -81,7 +81,7 @@ def describe(
         "programs": PROGRAMS + ([RPC_PROGRAM] if backend == "rpc" else []),
         "packages": [],
         "jobs": _engine_options.build_jobs(
-            int(hardware.get("cpu", {}).get("cores", 1)), int(hardware.get("memory", {}).get("total", 0)), int(wish.get("jobs") or 0)
+            int(hardware.get("cpu", {}).get("cores", 1)), _build_memory(hardware.get("memory", {})), int(wish.get("jobs") or 0)
         ),
         "release": {},
         "cuda": {},
@@ -109,6 +109,12 @@ def describe(
         problems += described["toolkit"].get("problems", [])
     described["problems"] = problems
     return described
+
+
+def _build_memory(memory: Mapping[str, Any]) -> int:
+    """Memory that a build may take: what is available now, for a server of the host may hold most of the total."""
+    total = int(memory.get("total", 0))
+    return min(total, int(memory.get("available") or total))
 
 
 def _describe_package(

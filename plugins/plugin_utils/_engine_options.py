@@ -21,7 +21,7 @@ BYTES_PER_JOB = 2 * 1024**3  # the largest C++ units of llama.cpp need some 1.5 
 
 
 def build_jobs(cores: int, memory: int, wanted: int = 0) -> int:
-    """Compilers to run at once: one a core, and each with 2 GiB of the host's memory (bytes); a wanted number lowers it."""
+    """Compilers to run at once: one a core, and each with 2 GiB of memory (bytes); a wanted number lowers it."""
     most = max(1, min(cores, memory // BYTES_PER_JOB))
     return min(most, wanted) if wanted > 0 else most
 

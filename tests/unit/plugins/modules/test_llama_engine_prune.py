@@ -40,7 +40,7 @@ class Host:
         (self.instances / "main" / link).symlink_to(f"deployments/{link}")
 
     def prune(self, keep: int, *wanted: str, check: bool = False) -> list[str]:
-        params = {"root": str(self.root), "instance_root": str(self.instances), "keep": keep, "wanted": list(wanted)}
+        params = {"root": str(self.root), "instance_root": str(self.instances), "keep": keep, "wanted": list(wanted), "build_path": None}
         result = llama_engine_prune.prune(params, check)
         assert result["changed"] is bool(result["removed"])
         return [engine["build_id"] for engine in result["removed"]]
@@ -103,10 +103,35 @@ def test_what_is_no_release_is_left_alone(host: Host) -> None:
 
 def test_what_an_interrupted_removal_has_left_goes_with_the_next(host: Host) -> None:
     (host.root / "releases/b2").rename(host.root / "releases/.b2.removed")
-    params = {"root": str(host.root), "instance_root": str(host.instances), "keep": -1, "wanted": []}
+    params = {"root": str(host.root), "instance_root": str(host.instances), "keep": -1, "wanted": [], "build_path": None}
     would = llama_engine_prune.prune(params, check_mode=True)
     assert (would["changed"], would["removed"], would["diff"]["before"]) == (True, [], f"{host.root}/releases/.b2.removed\n")
     assert ".b2.removed" in host.names
     llama_engine_prune.prune(params, check_mode=False)
     assert host.names == ["b1", "b3", "b4", "b5"]
     assert not llama_engine_prune.prune(params, check_mode=False)["changed"]
+
+
+def test_what_builds_have_left_goes_unless_one_is_under_way_or_wanted(host: Host, tmp_path: Path) -> None:
+    failed, running, wanted = (f"b11549-cpu-x86_64-0000000{digit}" for digit in "123")
+    releases, builds, proc = host.root / "releases", host.root / "build", tmp_path / "proc"
+    for build_id in (failed, running, wanted):
+        (builds / build_id / "source").mkdir(parents=True)
+        (builds / build_id / "build.pid").write_text("7\n")
+        (releases / f".{build_id}").mkdir()
+    (builds / f"{failed}.tar.gz").write_bytes(b"x")
+    (builds / f"again-{failed}").mkdir()
+    for name in ("ccache", "notes-12345678"):
+        (builds / name).mkdir()
+    # Process 7 builds one of them; the others have a number that went to it.
+    (proc / "7").mkdir(parents=True)
+    (proc / "7/cwd").symlink_to(builds / running)
+    params = {"root": str(host.root), "build_path": None, "instance_root": str(host.instances), "keep": -1, "wanted": [wanted]}
+    going = [builds / f"again-{failed}", builds / failed, builds / f"{failed}.tar.gz", releases / f".{failed}"]
+    would = llama_engine_prune.prune(params, True, str(proc))
+    assert (would["changed"], sorted(would["diff"]["before"].split())) == (True, sorted(map(str, going)))
+    assert all(path.exists() for path in going)
+    llama_engine_prune.prune(params, False, str(proc))
+    assert sorted(path.name for path in builds.iterdir()) == sorted(["ccache", "notes-12345678", running, wanted])
+    assert host.names == [f".{running}", f".{wanted}", "b1", "b2", "b3", "b4", "b5"]
+    assert not llama_engine_prune.prune(params, False, str(proc))["changed"]

@@ -172,6 +172,21 @@ def test_only_the_rpc_backend_has_the_rpc_program(backend, has):
 
 
 @pytest.mark.parametrize(
+    ("memory", "jobs"),
+    [
+        pytest.param({"total": 64 * GIB}, 8, id="of-recorded-facts-that-lack-it"),
+        pytest.param({"total": 64 * GIB, "available": 60 * GIB}, 8, id="idle"),
+        pytest.param({"total": 64 * GIB, "available": 7 * GIB}, 3, id="a-server-has-the-rest"),
+        pytest.param({"total": 64 * GIB, "available": GIB}, 1, id="at-least-one"),
+    ],
+)
+def test_jobs_leave_a_running_server_its_memory(memory, jobs):
+    described = describe({}, {"cpu": {**HARDWARE["cpu"], "cores": 8}, "memory": memory})
+    assert described["jobs"] == jobs
+    assert described["build_id"] == describe({}, {"cpu": {**HARDWARE["cpu"], "cores": 8}})["build_id"]
+
+
+@pytest.mark.parametrize(
     ("cores", "memory", "wanted", "jobs"),
     [
         pytest.param(8, 64 * GIB, 0, 8, id="by-cores"),
