@@ -11,7 +11,15 @@ from typing import Any, Callable, Optional
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.onprem.llamacpp.plugins.module_utils import _prune_engines
-from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _engine, _engine_compare, _engine_log, _engine_origin, _packages
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils import (
+    _engine,
+    _engine_compare,
+    _engine_cuda,
+    _engine_log,
+    _engine_origin,
+    _packages,
+    _room,
+)
 
 
 def engine_build(
@@ -34,8 +42,12 @@ def engine_origin(
     return _engine_origin.origin(peers, build_id, builders or {})
 
 
-def engine_builders(hosts: Mapping[str, Any], wish: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {name: _engine.describe(hardware, wish) for name, hardware in hosts.items() if hardware}
+def engine_builders(hosts: Mapping[str, Any], wish: Mapping[str, Any], path: str = "", needed: int = 0) -> dict[str, dict[str, Any]]:
+    return {
+        name: {**_engine.describe(hardware, wish), "short": _room.problem(hardware, path, int(needed), "The build") if path else ""}
+        for name, hardware in hosts.items()
+        if hardware
+    }
 
 
 def engine_differences(first: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
@@ -48,6 +60,10 @@ def prunable_engines(hardware: Mapping[str, Any], keep: int, wanted: Sequence[st
 
 def engine_log_end(text: str, most: int = 20) -> list[str]:
     return _engine_log.log_end(text, most)
+
+
+def engine_device_problem(hardware: Mapping[str, Any], devices_text: str) -> str:
+    return _engine_cuda.device_problem(hardware, devices_text)
 
 
 def engine_build_failure(text: str) -> str:
@@ -65,4 +81,5 @@ class FilterModule:
             "prunable_engines": prunable_engines,
             "engine_log_end": engine_log_end,
             "engine_build_failure": engine_build_failure,
+            "engine_device_problem": engine_device_problem,
         }

@@ -104,7 +104,7 @@ def describe(
     if not described["release"]:
         described["release"] = _release(hardware, described["build_id"])
     if not described["release"] and described["cuda"] and not wish.get("cuda_architectures"):
-        described.update(covering_release(hardware, inputs))
+        described.update(covering_release(hardware, inputs, bool(wish.get("toolkit_named"))))
     if described["toolkit"] and not described["release"]:
         problems += described["toolkit"].get("problems", [])
     described["problems"] = problems

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _cuda_architectures
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils._canonical import digest
+from ansible_collections.onprem.llamacpp.plugins.plugin_utils._cuda import OLDEST_DRIVER, driver_number, major
 
 
 def cuda_architectures(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[str]:
@@ -62,18 +64,44 @@ def cuda_problems(wish: Mapping[str, Any], hardware: Mapping[str, Any]) -> list[
     ]
 
 
-def covering_release(hardware: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+def device_problem(hardware: Mapping[str, Any], devices_text: str) -> str:
+    """A sentence where an engine with the CUDA backend lists no CUDA device although the host's driver answers.
+
+    A backend that is loaded at the start stays away without an error where a library of it is missing. An engine that could not
+    list its devices at all says nothing about that.
+    """
+    devices = [device for device in hardware.get("devices", []) if device.get("kind") == "cuda" and device.get("driver", True)]
+    if not devices or not devices_text.startswith("Available devices") or re.search(r"^\s*CUDA\d+:", devices_text, re.MULTILINE):
+        return ""
+    return (
+        f"lists no CUDA device, although the driver of this host shows {len(devices)}. It says: {' '.join(devices_text.split())}."
+        " Its CUDA backend did not load: look for a library that it lacks (ldd on libggml-cuda.so) and at the version of the driver."
+    )
+
+
+def _serves(release: str, drivers: Sequence[str]) -> bool:
+    """Whether drivers run what a release of the toolkit made."""
+    oldest = OLDEST_DRIVER.get(major(release)) if re.match(r"\d+\.", release) else None
+    return bool(oldest) and all(driver_number(driver) >= driver_number(str(oldest)) for driver in drivers)
+
+
+def covering_release(hardware: Mapping[str, Any], inputs: Mapping[str, Any], toolkit_named: bool = False) -> dict[str, Any]:
     """A release of the host that is for other CUDA architectures too, or for fewer, but for all that its own devices need.
 
-    So a host that joins the fleet or leaves it, or a run for some hosts only, gives those that serve nothing new.
+    So a host that joins the fleet or leaves it, or a run for some hosts only, gives those that serve nothing new. The toolkit too is
+    chosen for all hosts of a run: another one that this host's driver serves is as good, unless the user has named one.
     """
-    own = _cuda_architectures.devices_of(hardware)["compute_capabilities"]
+    devices = _cuda_architectures.devices_of(hardware)
+    own = devices["compute_capabilities"]
     for engine in hardware.get("engines", []):
         found = engine.get("build", {}).get("inputs", {})
         if not engine.get("intact") or found.get("backend") != "cuda" or "cmake_options" not in found:
             continue
         built = found.get("architectures", [])
-        if _without_architectures(found) == _without_architectures(inputs) and not _cuda_architectures.uncovered(built, own):
+        as_wanted = dict(inputs)
+        if not toolkit_named and _serves(str(found.get("toolkit", {}).get("release", "")), devices["driver_versions"]):
+            as_wanted["toolkit"] = found["toolkit"]
+        if _without_architectures(found) == _without_architectures(as_wanted) and not _cuda_architectures.uncovered(built, own):
             known = {"build_id": engine["build_id"], "architectures": built, "cmake_options": found["cmake_options"]}
             return {"release": dict(engine), "inputs": found, **known}
     return {}

@@ -16,13 +16,15 @@ def origin(peers: Mapping[str, Described], build_id: str, builders: Mapping[str,
 
     ``host`` has the release or builds it, empty when no host can; ``leader`` is the first host without the release, on whose
     behalf the work is done. A host builds only on its own platform: what it makes must run on all that share the id. Builders
-    come before hosts that serve, and share the builds of a run among them.
+    come before hosts that serve, and share the builds of a run among them; those whose disk is full are left out while another
+    has room.
     """
     same = {name: peer for name, peer in peers.items() if peer.get("build_id") == build_id}
     building = {name: peer for name, peer in builders.items() if peer.get("build_id") == build_id}
     having = [name for name, peer in [*same.items(), *building.items()] if peer.get("release")]
     missing = [name for name, peer in same.items() if not peer.get("release")]
     able = [name for name, peer in building.items() if _able(peer) and not peer.get("problems")]
+    able = [name for name in able if not building[name].get("short")] or able
     if able:
         wanted = sorted({str(peer["build_id"]) for peer in peers.values() if peer.get("build_id") and not peer.get("release")})
         turn = wanted.index(build_id) if build_id in wanted else 0

@@ -118,9 +118,10 @@ def with_release(built_for, *own, **changes):
         pytest.param(["8.0"], ["8.6"], id="later-minor"),
     ],
 )
-def test_a_host_keeps_a_release_that_covers_its_devices(built_for, own):
+@pytest.mark.parametrize("release", [pytest.param("13.0.2", id="the-toolkit-that-built-it"), pytest.param("13.1.0", id="another-toolkit")])
+def test_a_host_keeps_a_release_that_covers_its_devices(built_for, own, release):
     facts, built = with_release(built_for, *own)
-    described = describe(facts)
+    described = describe(facts, toolkit={**TOOLKIT, "release": release})
     assert (described["build_id"], described["architectures"]) == (built["build_id"], built["architectures"])
     assert described["release"]["path"] == "/r"
     assert described["problems"] == []
@@ -132,7 +133,7 @@ def test_a_host_keeps_a_release_that_covers_its_devices(built_for, own):
         pytest.param(["9.0", "12.0"], {}, {}, id="another-device"),
         pytest.param(["9.0"], {"intact": False}, {}, id="damaged"),
         pytest.param(["9.0"], {}, {"tag": "b11600"}, id="another-tag"),
-        pytest.param(["9.0"], {}, {"toolkit": {**TOOLKIT, "release": "13.1.0"}}, id="another-toolkit"),
+        pytest.param(["9.0"], {}, {"toolkit": {**TOOLKIT, "release": "13.1.0"}, "toolkit_named": True}, id="a-toolkit-that-was-named"),
         pytest.param(["9.0"], {}, {"cuda_architectures": ["90-real"]}, id="architectures-named"),
     ],
 )
@@ -141,3 +142,31 @@ def test_a_host_gets_another_release(own, changes, wish):
     described = describe(facts, **wish)
     assert described["release"] == {}
     assert described["build_id"] != built["build_id"] or not changes.get("intact", True)
+
+
+def test_a_release_that_the_drivers_toolkit_no_longer_serves_is_not_kept():
+    """A host whose driver went back needs what the older toolkit makes."""
+    facts, _built = with_release(["9.0"], "9.0")
+    facts["devices"][0]["driver_version"] = "570.1"
+    assert describe(facts, toolkit={**TOOLKIT, "version": "12.8", "release": "12.8.1"})["release"] == {}
+
+
+SEEN = "Available devices:\n  CUDA0: NVIDIA H100 (81079 MiB, 80000 MiB free)"
+
+
+@pytest.mark.parametrize(
+    ("facts", "text", "told"),
+    [
+        pytest.param(hardware("9.0"), SEEN, False, id="it-lists-one"),
+        pytest.param(hardware("9.0"), "Available devices:\n  (none)", True, id="none"),
+        pytest.param(hardware("9.0"), "Available devices:\n  RPC0: 127.0.0.1:50052 (1 MiB, 1 MiB free)", True, id="only-others"),
+        pytest.param(hardware("9.0"), "status 1: CUDA error: busy", False, id="it-could-not-list-them"),
+        pytest.param(hardware(), "Available devices:", False, id="a-builder-without-a-gpu"),
+        pytest.param(hardware("9.0", devices=[{"kind": "cuda", "driver": False}]), "Available devices:", False, id="no-driver"),
+    ],
+)
+def test_an_engine_that_does_not_see_the_devices_of_its_host(facts, text, told):
+    problem = _engine_cuda.device_problem(facts, text)
+    assert bool(problem) is told
+    if told:
+        assert "the driver of this host shows 1" in problem and " ".join(text.split()) in problem

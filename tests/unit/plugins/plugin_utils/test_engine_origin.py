@@ -38,6 +38,8 @@ def test_origin(peers, host, leader):
         pytest.param({"a": peer()}, {"x": peer("other")}, "a", id="of-another-kind"),
         pytest.param({"a": peer()}, {"x": peer(host_platform="debian-13")}, "a", id="of-another-platform"),
         pytest.param({"a": peer(host_platform="debian-13")}, {"x": peer()}, "x", id="the-only-one-of-the-platform"),
+        pytest.param({"a": peer()}, {"x": {**peer(), "short": "It is full."}, "y": peer()}, "y", id="with-room-before-a-full-one"),
+        pytest.param({"a": peer()}, {"x": {**peer(), "short": "It is full."}}, "x", id="full-and-the-only-one"),
         pytest.param({"a": peer()}, {"x": {**peer(), "problems": ["It has no compiler."]}}, "a", id="that-cannot"),
         pytest.param({"a": peer(), "b": peer(has=True)}, {"x": peer()}, "b", id="a-host-that-has-it-is-asked-first"),
         pytest.param({"a": peer()}, {"x": peer(), "y": peer(has=True)}, "y", id="a-builder-that-has-it-is-asked-first"),
