@@ -185,6 +185,14 @@ def fitting(assessed: dict[str, dict[str, Any]]) -> list[str]:
     return [f"the largest that fit here: {', '.join(told)}"] if told else []
 
 
+def _planned_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The engine that the run installs as advisories look at those of the host, where it is known that it will contain RPC."""
+    number = int(settings.get("engine_number") or 0)
+    if not number or not settings.get("engine_contains_rpc"):
+        return []
+    return [{"build": {"number": number, "capabilities": {"options": [{"names": ["--rpc"]}]}}}]
+
+
 def plan(
     facts: dict[str, Any],
     settings: dict[str, Any],
@@ -229,7 +237,7 @@ def plan(
         header.get("architecture") or entry.get("architecture", ""),
         list(header.get("types", [])),
         int(settings.get("engine_number") or 0),
-        facts.get("engines", []),
+        [*facts.get("engines", []), *_planned_engine(settings)],
     )
     result["advisories"] = _advisories.gravest_first([*concerning, *_advisories.about_config(facts.get("engine_config") or {})])
     result["beside"] = _capacity.left_to_others(facts, settings)

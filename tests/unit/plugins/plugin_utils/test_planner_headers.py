@@ -244,6 +244,21 @@ def test_a_security_floor(shape_models, settings, verdict, told):
     assert ("server-floor" in [entry["id"] for entry in plan["advisories"]]) is (settings["engine_number"] < 11393)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        pytest.param({"engine_number": 11549, "engine_contains_rpc": True}, True, id="contains-it"),
+        pytest.param({"engine_number": 11549, "engine_contains_rpc": False}, False, id="without"),
+        pytest.param({"engine_number": 11865, "engine_contains_rpc": True}, False, id="new"),
+        pytest.param({"engine_number": 0, "engine_contains_rpc": True}, False, id="number-unknown"),
+    ],
+)
+def test_rpc_in_the_engine_that_the_run_installs_is_told_before(shape_models, settings, told):
+    entry = {"id": "contained", "severity": "warning", "when": {"contains_rpc_below": 11865}, "text": "RPC.", "source": "here"}
+    plan = planned(shape_models["kimi-linear"], host(101, A100), advisories=[entry], **settings)
+    assert ("contained" in [entry["id"] for entry in plan["advisories"]]) is told
+
+
 def test_a_grave_advisory_refuses_and_force_overrides_it(shape_models):
     model = shape_models["kimi-linear"]
     entry = {"id": "broken", "severity": "error", "when": {"architecture": "kimi-linear"}, "text": "It stops.", "source": "here"}
