@@ -6,16 +6,19 @@
     python scripts/capabilities.py PATH/llama-server
     python scripts/capabilities.py PATH/llama-server --against tests/unit/fixtures/capabilities/b11669.help.txt
     python scripts/capabilities.py PATH/llama-server --save tests/unit/fixtures/capabilities
+    python scripts/capabilities.py ~/.cache/onprem-llamacpp/engines/BUILD-ID.json
 
-Ends with 1 when the build cannot be told something that a plan may need. --save keeps what it printed as a fixture.
+Ends with 1 when the build cannot be told something that a plan may need. --save keeps what it printed as a fixture. The record that
+the controller's cache has of a build (or a release's build.json) tells the same, where the program itself does not run on this machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +45,12 @@ def pinned() -> Path:
     return FIXTURES / f"{defaults['llama_engine_tag']}.help.txt"
 
 
-def by_name(text: str) -> Options:
-    return {name: option for option in _capabilities.parse_help(text) for name in option["names"]}
+def by_name(listed: Iterable[Mapping[str, Any]]) -> Options:
+    return {name: option for option in listed for name in option["names"]}
+
+
+def of_help(path: Path) -> Options:
+    return by_name(_capabilities.parse_help(path.read_text()))
 
 
 def shape(option: Mapping[str, Any]) -> str:
@@ -82,23 +89,29 @@ def run(program: Path, argument: str) -> subprocess.CompletedProcess[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("program", type=Path, help="llama-server of the build")
+    parser.add_argument("build", type=Path, help="llama-server of the build, or its record as JSON")
     parser.add_argument("--against", type=Path, default=pinned(), help="help text of the build to compare with, the pinned one by default")
     parser.add_argument("--save", type=Path, help="folder to keep what the program prints in")
     wish = parser.parse_args()
 
-    printed = {argument: run(wish.program, f"--{argument}") for argument in ("version", "help", "list-devices")}
-    version = _capabilities.parse_version(printed["version"].stdout + printed["version"].stderr)
+    if wish.build.suffix == ".json":
+        if wish.save:
+            parser.error("--save keeps what a program prints, and a record is none")
+        record = json.loads(wish.build.read_text())
+        text, options = record["version_text"], by_name(record["capabilities"]["options"])
+    else:
+        printed = {argument: run(wish.build, f"--{argument}") for argument in ("version", "help", "list-devices")}
+        text, options = printed["version"].stdout + printed["version"].stderr, by_name(_capabilities.parse_help(printed["help"].stdout))
+    version = _capabilities.parse_version(text)
     if version is None:
-        print(f"{wish.program} --version says no version", file=sys.stderr)
+        print(f"{wish.build} says no version", file=sys.stderr)
         return 1
     if wish.save:
         for argument, done in printed.items():
             (wish.save / f"b{version['number']}.{argument}.txt").write_text(done.stderr if argument == "version" else done.stdout)
-    options = by_name(printed["help"].stdout)
     found = lacking(options)
     print(f"build {version['number']}, {version['version'] or 'no version'}, commit {version['commit']}, {version['compiler']}")
-    print(f"\nagainst {wish.against.name}:", *differences(by_name(wish.against.read_text()), options) or ["no difference"], sep="\n")
+    print(f"\nagainst {wish.against.name}:", *differences(of_help(wish.against), options) or ["no difference"], sep="\n")
     print("\nwhat it cannot be told:", *found or ["nothing that the collection may wish"], sep="\n")
     return int(any("harmless" not in line for line in found))
 

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _capabilities
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/unit/fixtures/capabilities"
@@ -47,3 +50,14 @@ def test_what_was_printed_can_be_kept(tmp_path):
     assert report(tmp_path, "b11669", "--save", str(tmp_path)).returncode == 0
     for name in ("version", "help", "list-devices"):
         assert (tmp_path / f"b11669.{name}.txt").read_text() == (FIXTURES / f"b11669.{name}.txt").read_text()
+
+
+def test_the_record_of_a_build_tells_the_same_where_the_program_does_not_run(tmp_path):
+    texts = {name: (FIXTURES / f"b10068.{name}.txt").read_text() for name in ("version", "help")}
+    record = tmp_path / "b10068-cuda-90-0a1b2c3d.json"
+    record.write_text(json.dumps({"version_text": texts["version"], "capabilities": {"options": _capabilities.parse_help(texts["help"])}}))
+    argv = [sys.executable, str(ROOT / "scripts/capabilities.py"), str(record)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, report(tmp_path, "b10068").stdout)
+    refused = subprocess.run([*argv, "--save", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "a record is none" in refused.stderr
