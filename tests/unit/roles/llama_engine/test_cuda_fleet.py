@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -103,3 +104,26 @@ def test_a_builder_that_makes_several_builds_divides_its_compilers(role: Any) ->
     assert "a compiles 4 at once" in told
     status, told = role({"a": facts("9.0"), "b": facts()}, "--check")
     assert (status, "a compiles 8 at once" in told) == (0, True), told
+
+
+@pytest.mark.parametrize(
+    ("sha256", "glibc", "free", "words"),
+    [
+        pytest.param("", "2.36", 10**9, "Would unpack", id="as-it-was-made"),
+        pytest.param("ab" * 32, "2.36", 10**9, "but it had abababab", id="changed"),
+        pytest.param("", "2.41", 10**9, "was built with glibc 2.41, this host has 2.36", id="too-new-a-library"),
+        pytest.param("", "2.36", 1000, "Unpacking {} needs 0.0 GB at /opt/llamacpp, but the filesystem / has 0.0 GB free", id="no-room"),
+    ],
+)
+def test_check_mode_looks_at_the_cached_build(role: Any, tmp_path: Path, sha256: str, glibc: str, free: int, words: str) -> None:
+    host = facts()
+    _status, told = role({"a": host}, "--check")
+    build_id = re.findall(r"Would build (b11549-\S+)", told)[0]
+    content = b"x" * 1000
+    (tmp_path / f"{build_id}.tar.gz").write_bytes(content)
+    (tmp_path / f"{build_id}.tar.gz.sha256").write_text(f"{sha256 or hashlib.sha256(content).hexdigest()}  {build_id}.tar.gz\n")
+    (tmp_path / f"{build_id}.json").write_text(json.dumps({"glibc": glibc}))
+    host["recorded"]["disks"] = [{"path": "/opt/llamacpp", "mount": "/", "free": free}]
+    status, told = role({"a": host}, "--check")
+    assert words.format(build_id) in told, told
+    assert (status == 0) is (words == "Would unpack")
