@@ -39,23 +39,40 @@ def sync_directory(path: pathlib.Path) -> None:
         os.close(handle)
 
 
-def write_text(path: pathlib.Path, text: str, durable: bool = True) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name("." + path.name + ".new")
-    with open(temporary, "w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        if durable:
-            os.fsync(handle.fileno())
-    os.replace(temporary, path)
-    if durable:
+def make_directory(path: pathlib.Path) -> None:
+    """Make a directory and those above it, durably."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(exist_ok=True)
         sync_directory(path.parent)
 
 
-def write_json(path: pathlib.Path, document: Document, durable: bool = True) -> None:
+def write_text(path: pathlib.Path, text: str, durable: bool = True) -> None:
+    """Replace a file in one step, so that a reader never sees half of it.
+
+    :param durable: False only for what a boot forgets anyway; a file that is renamed before it is on disk may be empty after a power loss
+    """
+    make_directory(path.parent)
+    temporary = path.with_name("." + path.name + ".new")
+    try:
+        with open(temporary, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            if durable:
+                os.fsync(handle.fileno())
+        os.replace(temporary, path)
+        if durable:
+            sync_directory(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_json(path: pathlib.Path, document: Document) -> None:
     """Replace a JSON file in one step."""
-    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n", durable)
+    write_text(path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def remove_file(path: pathlib.Path) -> None:
@@ -76,7 +93,7 @@ def read_json(path: pathlib.Path) -> Document:
 
 def set_link(path: pathlib.Path, target: str) -> None:
     """Point a symbolic link somewhere (or remove it when the target is empty) in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     if not target:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -36,6 +36,7 @@ class Switch:
         self._overlapped = False  # whether the second server takes the requests meanwhile
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
+        self._unwritten = False  # whether the journal has more to say than is on disk
         self._stopped: Optional[float] = None  # when the server that served was stopped, by the monotonic clock
 
     @contextlib.contextmanager
@@ -69,18 +70,34 @@ class Switch:
             return True
         return False
 
-    def record(self, durable: bool = True, **changes: Any) -> None:
-        """Write the journal; a change of state is on disk before this returns."""
-        self.journal.update(changes, seq=int(self.journal.get("seq", 0)) + 1, updated_at=now())
+    def record(self, **changes: Any) -> None:
+        """Write the journal; it is on disk before this returns.
+
+        :raises OSError: it cannot be written, and says what it said.
+        """
+        document = self._changed(changes)
+        write_json(self.layout.journal, document)
+        self.journal, self._unwritten = document, False
+
+    def note(self, **changes: Any) -> None:
+        """The same where nothing may depend on it: what cannot be written now is written with what comes next."""
+        self.journal, self._unwritten = self._changed(changes), True
+        with contextlib.suppress(OSError):
+            write_json(self.layout.journal, self.journal)
+            self._unwritten = False
+
+    def _changed(self, changes: Document) -> Document:
+        """The journal with changes."""
+        document = {**self.journal, **changes, "seq": int(self.journal.get("seq", 0)) + 1, "updated_at": now()}
         if "state" in changes:
-            self.journal.setdefault("states", []).append({"state": changes["state"], "at": now()})
-        write_json(self.layout.journal, self.journal, durable)
+            document["states"] = [*self.journal.get("states", []), {"state": changes["state"], "at": now()}]
+        return document
 
     def tell(self, progress: str) -> None:
         """Leave a progress line for whoever polls, at most one a second."""
         if time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
-            self.record(durable=False, progress=progress)
+            self.note(progress=progress)
 
     # -- steps
 
@@ -111,7 +128,7 @@ class Switch:
             "to": to,
             "from": old,
             "previous_before": self.layout.linked("previous"),
-            "committed": self.journal.get("committed", ""),
+            "committed": self.journal.get("committed", "") or (old if self._proven(old) else ""),
             "serving": "",
             "restarted": False,
             "overlap": {},
@@ -135,7 +152,7 @@ class Switch:
             self.record(state="undone", reason=str(error), serving=self._serving(), progress="refused before anything was changed")
             return
         choice = choose(self.layout, self.systemd, self.front, to)
-        self.record(durable=False, overlap=choice._asdict())
+        self.record(overlap=choice._asdict())
         if choice.chosen:
             if not self._serve_beside(to, old, speed):
                 return
@@ -184,7 +201,7 @@ class Switch:
         if self.beside.present:
             self.front.wait_idle(self.beside.port, float(self.layout.request(serving).get("drain_seconds", 0)), self.tell)
             self.beside.stop()
-            self.record(durable=False, progress=self.journal["progress"])
+            self.note(progress=self.journal["progress"])
 
     def _point(self, deployment: str) -> None:
         """Send requests to a deployment's own port; a server has to come back whatever nginx says, and its gate will ask the front."""
@@ -221,19 +238,18 @@ class Switch:
         active = self.systemd.show().get("ActiveState") == "active"
         # The same deployment that is already running only has to prove itself again.
         if old != to or restart or not active:
-            self.record(durable=False, restarted=True)
+            self.record(restarted=True)
             if not self._overlapped:
                 self.front.point(int(self.layout.request(to)["port"]))
             self._stopped = time.monotonic() if active else None
             self.systemd.restart()
 
-    def _restore_links(self) -> str:
-        """Take the links back to what they were before the switch; the id that ``current`` names then."""
-        old: str = self.journal.get("from", "")
+    def _restore_links(self, old: str) -> None:
+        """Take the links back to a deployment, as they were when it served."""
+        after = old == self.journal.get("to") != self.journal.get("from")
         self.layout.link("current", old)
-        self.layout.link("previous", self.journal.get("previous_before", ""))
+        self.layout.link("previous", self.journal.get("from" if after else "previous_before", ""))
         self.layout.link_drop_in(bool(old))
-        return old
 
     def _undo(self, to: str, old: str, reason: str, speed: float) -> None:
         """Put the old deployment back and gate it; without one, stop."""
@@ -241,7 +257,7 @@ class Switch:
         try:
             if old == to:
                 raise SwitchError("there is no other deployment to go back to")
-            self._restore_links()
+            self._restore_links(old)
             self.systemd.reload()
             if not old:
                 self.systemd.stop()
@@ -274,16 +290,17 @@ class Switch:
             return False
 
     def recover_locked(self) -> bool:
-        state = self.journal.get("state")
-        if state not in UNFINISHED:
+        state, current = self.journal.get("state", ""), self.layout.linked("current")
+        old = self._way_back(current)
+        if old is None:
             # After an undoing that failed it may be the only one that serves; a boot ends it, and requests must not go there then.
             if self.beside.present and not self.beside.serves(self.front):
                 self._point(self.layout.linked("current"))
                 self.beside.stop()
             return False
         # Until the links are changed the server is the old one, and not stopped for nothing.
-        untouched = state in ("prepared", "beside") and self.layout.linked("current") == self.journal.get("from", "")
-        old = self._restore_links()
+        untouched = state in ("prepared", "beside") and current == old
+        self._restore_links(old)
         if old:
             self._point(old)
         self.systemd.reload()
@@ -296,9 +313,28 @@ class Switch:
             self.systemd.enable(False)
         elif active and not untouched:
             self.systemd.restart()
-        reason = self.journal.get("reason") or f"the switch was interrupted in state {state}"
-        self.record(state="undone", reason=reason, serving=old, progress=f"undone: interrupted in state {state}")
+        why = f"interrupted in state {state}" if state else "its journal is lost"
+        reason = self.journal.get("reason") or (f"the switch was {why}" if state else f"the journal was lost before {current} was committed")
+        committed = old if self._proven(old) else self.journal.get("committed", "")
+        self.record(state="undone", reason=reason, committed=committed, serving=old, progress=f"undone: {why}")
         return True
+
+    def _way_back(self, current: str) -> Optional[str]:
+        """The deployment that has to serve in place of the current one, empty for none; None when the current one may."""
+        committed = self.journal.get("committed", "")
+        if self.journal.get("state") in UNFINISHED:
+            return str(committed or self.journal.get("from", ""))
+        if committed:
+            # Whatever the switch came to: the links could not be restored, or the journal was not written.
+            return str(committed) if current not in ("", committed) else None
+        # Without a journal the gates themselves say which deployment may serve.
+        previous = self.layout.linked("previous")
+        lost = not self.journal.get("state") and current and not self._proven(current)
+        return previous if lost and self._proven(previous) else None
+
+    def _proven(self, deployment: str) -> bool:
+        """Whether a deployment has passed its last gate."""
+        return bool(deployment and read_json(self.layout.recorded / deployment / "gate.json").get("passed"))
 
     def _tail(self, systemd: Optional[Systemd] = None) -> list[str]:
         """The last lines that the server's log has to say, without anything that looks like one of its keys."""
@@ -327,4 +363,9 @@ class Switch:
 
 def explain(error: Exception) -> str:
     """The reason that an exception stands for."""
-    return str(error) if isinstance(error, SwitchError) else f"the switch itself failed: {error!r}"
+    if isinstance(error, SwitchError):
+        return str(error)
+    said = repr(error)
+    if isinstance(error, OSError) and error.strerror:
+        said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"the switch itself failed: {said}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import Any
@@ -267,11 +268,109 @@ def test_instance_that_cannot_be_undone_keeps_no_other_from_it(serving, monkeypa
     assert said.err == "hopeless: an interrupted switch could not be undone: systemctl daemon-reload: no bus\n"
 
 
-def test_damaged_journal_stops_nobody(serving):
-    serving.layout.journal.write_text("{ half a")
+DAMAGES = {"half": "{ half a", "empty": "", "not-a-journal": "[]", "missing": None}
+
+
+def damage_journal(host: Host, text: Any) -> None:
+    host.layout.journal.unlink() if text is None else host.layout.journal.write_text(text)
+
+
+@pytest.mark.parametrize("text", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_journal_stops_nobody(serving, text):
+    damage_journal(serving, text)
     assert serving.switch().recover() is False
-    serving.deploy(NEW)
+    assert serving.links() == (OLD, OLDER)
+    serving.deploy(NEW, "gibberish")
+    assert (serving.run(NEW)["state"], serving.journal()["committed"]) == ("undone", OLD)
+    serving.behaviours[NEW] = "good"
     assert serving.run(NEW)["state"] == "committed"
+
+
+@pytest.mark.parametrize("text", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("passed", [None, False], ids=["not-gated", "not-passed"])
+def test_boot_with_a_damaged_journal_does_not_serve_what_no_gate_has_passed(serving, text, passed):
+    serving.deploy(NEW)
+    if passed is not None:
+        files.write_json(serving.layout.recorded / NEW / "gate.json", {"passed": passed})
+    serving.layout.link("previous", OLD)
+    serving.layout.link("current", NEW)
+    damage_journal(serving, text)
+    serving.reboot()
+    assert serving.links() == (OLD, "") and serving.systemd.server.model_path == serving.layout.request(OLD)["model_path"]
+    journal = serving.journal()
+    assert (journal["state"], journal["committed"], journal["serving"]) == ("undone", OLD, OLD)
+    assert journal["reason"] == f"the journal was lost before {NEW} was committed"
+    assert serving.switch().recover() is False
+
+
+def test_without_journal_and_gates_nothing_better_is_known(serving):
+    serving.layout.journal.unlink()
+    for name in (OLD, OLDER):
+        (serving.layout.recorded / name / "gate.json").unlink()
+    assert serving.switch().recover() is False and serving.links() == (OLD, OLDER)
+
+
+@pytest.mark.parametrize("behaviour", ["good", "gibberish"])
+def test_whatever_is_renamed_is_on_disk_before_and_after(serving, monkeypatch, behaviour):
+    """A file that is renamed unsynced may be empty after a power loss, and a rename that is not synced may not have been."""
+    serving.deploy(NEW, behaviour)
+    events, real_sync, real_replace = [], os.fsync, os.replace
+
+    def fsync(handle):
+        events.append(("sync", os.readlink(f"/proc/self/fd/{handle}")))
+        real_sync(handle)
+
+    def replace(source, target):
+        events.append(("link" if os.path.islink(source) else "file", str(source), str(target)))
+        real_replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", fsync)
+        patch.setattr(files.os, "replace", replace)
+        serving.run(NEW)
+    renamed = [number for number, event in enumerate(events) if event[0] != "sync"]
+    assert {"switch.json", "current", "previous"} <= {os.path.basename(events[number][2]) for number in renamed}
+    for number in renamed:
+        kind, source, target = events[number]
+        assert kind == "link" or events[number - 1] == ("sync", source)
+        assert events[number + 1] == ("sync", os.path.dirname(target))
+
+
+def test_progress_is_written_once_a_second(serving):
+    switch = serving.switch()
+    before = serving.journal()["seq"]
+    for number in range(50):
+        switch.tell(f"step {number}")
+    assert serving.journal()["seq"] == before + 1 and serving.journal()["progress"] == "step 0"
+
+
+def test_links_that_could_not_be_restored_are_restored_by_the_next_boot(serving, monkeypatch):
+    serving.deploy(NEW, "gibberish")
+    real = files.set_link
+
+    def set_link(path, target):
+        if path.name == "current" and OLD in target:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "set_link", set_link)
+        journal = serving.run(NEW)
+    assert (journal["state"], journal["committed"]) == ("failed", OLD) and serving.links()[0] == NEW
+    assert journal["undo_reason"] == f"the switch itself failed: Input/output error: {serving.layout.declared / 'current'}"
+    serving.reboot()
+    assert serving.links() == (OLD, OLDER) and serving.systemd.server.model_path == serving.layout.request(OLD)["model_path"]
+    assert (serving.journal()["state"], serving.journal()["serving"]) == ("undone", OLD)
+
+
+def test_links_behind_a_journal_that_says_committed_go_on_to_it(serving):
+    """The journal reached the disk although its writer was told otherwise, and went back."""
+    serving.deploy(NEW)
+    serving.run(NEW)
+    serving.layout.link("current", OLD)
+    serving.layout.link("previous", OLDER)
+    serving.reboot()
+    assert serving.links() == (NEW, OLD) and serving.journal()["committed"] == NEW
 
 
 def test_key_is_nowhere_but_in_its_file(serving, capsys):

@@ -230,8 +230,8 @@ def test_interruption_leaves_one_server_and_a_front_that_knows_it(fronted, monke
     lay(fronted)
     switch, real = fronted.switch(), transaction.Switch.record
 
-    def record(self, durable=True, **changes):
-        real(self, durable, **changes)
+    def record(self, **changes):
+        real(self, **changes)
         if changes.get("state") == state:
             raise PowerLoss
 
