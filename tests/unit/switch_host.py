@@ -266,7 +266,7 @@ class Host:
         enabled = self.systemd.enabled
         self.systemd = FakeSystemd(self.layout, self.port, self.behaviours)
         self.systemd.enabled = enabled
-        self.switch().recover()
+        self.switch().recover(boot=True)
         if self.systemd.enabled and self.layout.linked("current"):
             self.systemd.restart()
 

@@ -95,12 +95,12 @@ def instances(root: pathlib.Path = pathlib.Path("/var/lib/llamacpp/instances")) 
     return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
 
 
-def recover(names: Sequence[str]) -> int:
+def recover(names: Sequence[str], boot: bool = False) -> int:
     """Undo the interrupted switches of instances, each whatever becomes of the others; the exit status."""
     status = 0
     for name in names:
         try:
-            if Switch(Layout(name), Systemd(name)).recover():
+            if Switch(Layout(name), Systemd(name)).recover(boot):
                 print(f"{name}: an interrupted switch was undone")
         except (SwitchError, OSError) as error:
             print(f"{name}: an interrupted switch could not be undone: {error}", file=sys.stderr)
@@ -133,6 +133,8 @@ def arguments() -> argparse.ArgumentParser:
             command.add_argument("--at-once", action="store_true", help="do not read the model ahead; the way back is always at once")
         if name == "run":
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
+        if name == "recover":
+            command.add_argument("--boot", action="store_true", help="leave starting the servers to systemd, which does so afterwards")
         if name == "verify":
             command.add_argument("--link", choices=("current", LINK), default="current", help=argparse.SUPPRESS)
         if name == "status":
@@ -148,7 +150,7 @@ def main(argv: Optional[list[str]] = None) -> int:
     options = arguments().parse_args(argv)
     try:
         if options.command == "recover":
-            return recover([options.instance] if options.instance else instances())
+            return recover([options.instance] if options.instance else instances(), options.boot)
         if options.command == "verify":
             layout = Layout(options.instance)
             problem = changed(layout.deployment(layout.linked(options.link)) / "engine")

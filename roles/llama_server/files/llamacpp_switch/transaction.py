@@ -281,15 +281,18 @@ class Switch:
         self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
         self._leave_beside(old)
 
-    def recover(self) -> bool:
-        """Undo a switch that nobody is working on any more; whether there was one."""
+    def recover(self, boot: bool = False) -> bool:
+        """Undo a switch that nobody is working on any more; whether there was one.
+
+        :param boot: systemd starts the servers when this is done, and must not be asked to before
+        """
         try:
             with self.locked():
-                return self.recover_locked()
+                return self.recover_locked(boot)
         except Busy:
             return False
 
-    def recover_locked(self) -> bool:
+    def recover_locked(self, boot: bool = False) -> bool:
         state, current = self.journal.get("state", ""), self.layout.linked("current")
         old = self._way_back(current)
         if old is None:
@@ -311,12 +314,13 @@ class Switch:
             if active:
                 self.systemd.stop()
             self.systemd.enable(False)
-        elif active and not untouched:
+        elif not untouched and (active or not boot):
             self.systemd.restart()
         why = f"interrupted in state {state}" if state else "its journal is lost"
-        reason = self.journal.get("reason") or (f"the switch was {why}" if state else f"the journal was lost before {current} was committed")
+        told = f"the switch was {why}" if state else f"the journal was lost before {current} was committed"
+        reason = self.journal.get("reason") or told
         committed = old if self._proven(old) else self.journal.get("committed", "")
-        self.record(state="undone", reason=reason, committed=committed, serving=old, progress=f"undone: {why}")
+        self.record(state="undone", reason=reason, committed=committed, serving=old if boot else self._serving(), progress=f"undone: {why}")
         return True
 
     def _way_back(self, current: str) -> Optional[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pathlib
 from typing import Any
 
 import pytest
@@ -243,6 +244,52 @@ def test_recover_takes_links_and_journal_back_together(serving, state):
     assert serving.switch().recover() is False
 
 
+def interrupt(host: Host, state: str, links: bool = True) -> None:
+    """As a program leaves it that is killed in a state."""
+    host.deploy(NEW)
+    if links:
+        host.layout.link("previous", OLD)
+        host.layout.link("current", NEW)
+    host.switch().record(**{"state": state, "to": NEW, "from": OLD, "previous_before": OLDER, "reason": ""})
+
+
+@pytest.mark.parametrize("active", ["active", "failed", "inactive"])
+@pytest.mark.parametrize("state", ["switched", "gating", "undoing"])
+def test_recover_starts_the_old_deployment_whatever_became_of_the_new_one(serving, active, state):
+    interrupt(serving, state)
+    serving.systemd.shut()
+    serving.systemd.active = active
+    assert serving.switch().recover() is True
+    assert serving.systemd.active == "active" and serving.systemd.server.model_path == serving.layout.request(OLD)["model_path"]
+    assert (serving.journal()["state"], serving.journal()["serving"]) == ("undone", OLD)
+
+
+@pytest.mark.parametrize(("active", "now"), [("active", OLD), ("failed", "")])
+def test_recover_leaves_an_old_server_that_was_not_touched_as_it_is_and_says_how(serving, active, now):
+    interrupt(serving, "prepared", links=False)
+    serving.systemd.active = active
+    before = list(serving.systemd.calls)
+    assert serving.switch().recover() is True
+    assert "restart" not in serving.systemd.calls[len(before) :] and serving.systemd.active == active
+    assert serving.journal()["serving"] == now
+
+
+def test_boot_leaves_the_start_to_systemd(serving):
+    """Whose job for the server waits until this is done."""
+    interrupt(serving, "gating")
+    serving.systemd.shut()
+    serving.systemd.active = "inactive"
+    before = serving.systemd.calls.count("restart")
+    assert serving.switch().recover(boot=True) is True
+    assert serving.systemd.calls.count("restart") == before and serving.journal()["serving"] == OLD
+
+
+def test_unit_of_the_boot_says_that_it_is_one():
+    unit = pathlib.Path(cli.__file__).parents[1] / "llamacpp-recover.service"
+    command = unit.read_text().split("ExecStart=")[1].splitlines()[0].split()
+    assert cli.arguments().parse_args(command[1:]).boot is True
+
+
 def test_old_deployment_that_cannot_be_started_any_more_is_not_in_the_way_of_a_new_one(serving):
     serving.deploy(NEW)
     serving.layout.link("current", NEW)
@@ -256,7 +303,7 @@ def test_old_deployment_that_cannot_be_started_any_more_is_not_in_the_way_of_a_n
 
 def test_instance_that_cannot_be_undone_keeps_no_other_from_it(serving, monkeypatch, capsys):
     class Hopeless:
-        def recover(self) -> bool:
+        def recover(self, _boot: bool) -> bool:
             raise files.SwitchError("systemctl daemon-reload: no bus")
 
     made = {"hopeless": Hopeless(), "main": serving.switch()}
