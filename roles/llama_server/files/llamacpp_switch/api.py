@@ -61,6 +61,8 @@ def keys(path: pathlib.Path) -> list[str]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise SwitchError(f"the key file {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SwitchError(f"the key file {path} is no UTF-8 text") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 

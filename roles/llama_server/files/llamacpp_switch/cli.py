@@ -22,7 +22,7 @@ from .front import Front
 from .host import Systemd
 from .inspection import inspect
 from .overlap import LINK
-from .transaction import Switch
+from .transaction import Switch, words
 
 PREVIOUS = "previous"
 
@@ -103,7 +103,7 @@ def recover(names: Sequence[str], boot: bool = False) -> int:
             if Switch(Layout(name), Systemd(name)).recover(boot):
                 print(f"{name}: an interrupted switch was undone")
         except (SwitchError, OSError) as error:
-            print(f"{name}: an interrupted switch could not be undone: {error}", file=sys.stderr)
+            print(f"{name}: an interrupted switch could not be undone: {words(error)}", file=sys.stderr)
             status = 1
     return status
 
@@ -179,6 +179,6 @@ def main(argv: Optional[list[str]] = None) -> int:
         return 0 if final["state"] == "committed" else 1
     except Busy:
         print("another switch of this instance is running", file=sys.stderr)
-    except SwitchError as error:
-        print(error, file=sys.stderr)
+    except (SwitchError, OSError) as error:
+        print(words(error), file=sys.stderr)
     return 1

@@ -116,6 +116,11 @@ class Switch:
             self._transact(to, old, restart, ahead)
             with contextlib.suppress(OSError):  # what is not removed now is with the next switch
                 prune(self.layout, int(self.layout.request(to).get("keep", KEPT)))
+            if self._unwritten:
+                try:
+                    self.record()
+                except OSError as error:
+                    raise SwitchError(f"{self.journal['progress']}; this could not be recorded: {words(error)}") from None
         return self.journal
 
     def _begin(self, to: str, run_id: str) -> str:
@@ -148,16 +153,16 @@ class Switch:
         """The steps from ``prepared`` on; the journal says what they came to."""
         try:
             speed = check(self.layout, self.systemd, to, front=ahead)
-        except SwitchError as error:
-            self.record(state="undone", reason=str(error), serving=self._serving(), progress="refused before anything was changed")
+            choice = choose(self.layout, self.systemd, self.front, to)
+            self.record(overlap=choice._asdict())
+            if choice.chosen:
+                if not self._serve_beside(to, old, speed):
+                    return
+            elif ahead and old and (old != to or restart):
+                self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
+        except Exception as error:  # whatever it was, the old deployment has not been touched
+            self.note(state="undone", reason=explain(error), serving=self._serving(), progress="refused before anything was changed")
             return
-        choice = choose(self.layout, self.systemd, self.front, to)
-        self.record(overlap=choice._asdict())
-        if choice.chosen:
-            if not self._serve_beside(to, old, speed):
-                return
-        elif ahead and old and (old != to or restart):
-            self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
         try:
             questions = Gate(self.layout, self.systemd, to, self.tell, speed, back=not ahead)  # counts errors of devices from here on
             self._change(to, old, restart)
@@ -167,10 +172,10 @@ class Switch:
             if self.layout.wants.is_dir():
                 sync_directory(self.layout.wants)
             self.front.point(int(self.layout.request(to)["port"]))
+            self.record(state="committed", committed=to, serving=to, **self._end(gate, "committed"))
         except Exception as error:  # whatever it was, the old deployment must come back
             self._undo(to, old, explain(error), speed)
             return
-        self._end(gate, "committed", state="committed", committed=to, serving=to)
         self._leave_beside(to)
 
     def _serve_beside(self, to: str, old: str, speed: float) -> bool:
@@ -183,15 +188,15 @@ class Switch:
             self.beside.start(to, port)
             questions.run()
             self.front.point(port)
+            left = self.front.wait_idle(int(self.layout.request(old)["port"]), float(request["drain_seconds"]), self.tell)
         except Exception as error:  # whatever it was, requests go where they went
             tail = self._tail(self.beside.systemd)
             self._point(old)
             self.beside.stop()
             reason = explain(error)
-            self.record(state="undone", serving=old, gap_seconds=0.0, reason=reason, log_tail=tail, progress=f"undone: {old} served on")
+            self.note(state="undone", serving=old, gap_seconds=0.0, reason=reason, log_tail=tail, progress=f"undone: {old} served on")
             return False
         self._overlapped = True
-        left = self.front.wait_idle(int(self.layout.request(old)["port"]), float(request["drain_seconds"]), self.tell)
         if left:
             self.tell(f"{left} requests took longer than {request['drain_seconds']} s and are cut off")
         return True
@@ -205,14 +210,16 @@ class Switch:
 
     def _point(self, deployment: str) -> None:
         """Send requests to a deployment's own port; a server has to come back whatever nginx says, and its gate will ask the front."""
-        with contextlib.suppress(SwitchError):
+        with contextlib.suppress(SwitchError, OSError):
             self.front.point(int(self.layout.request(deployment).get("port", 0)) or self.front.port)
 
     def _serving(self) -> str:
         """The deployment that requests reach now, as far as systemd and the front tell; empty for none."""
-        if self.beside.serves(self.front):
-            return self.beside.deployment
-        return self.layout.linked("current") if self.systemd.show().get("ActiveState") == "active" else ""
+        with contextlib.suppress(SwitchError):
+            if self.beside.serves(self.front):
+                return self.beside.deployment
+            return self.layout.linked("current") if self.systemd.show().get("ActiveState") == "active" else ""
+        return ""
 
     def _gap(self) -> Optional[float]:
         """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
@@ -220,11 +227,12 @@ class Switch:
             return 0.0
         return None if self._stopped is None else round(time.monotonic() - self._stopped, 2)
 
-    def _end(self, gate: Document, progress: str, **changes: Any) -> None:
-        """Record what a gate that was passed found, and how long nothing was served."""
+    @staticmethod
+    def _end(gate: Document, progress: str) -> Document:
+        """What the journal says of a gate that was passed, and of how long nothing was served."""
         gap = gate.get("gap_seconds")
         told = progress if gap is None else f"{progress}, after {gap:.1f} s without service"
-        self.record(gate=brief(gate), gap_seconds=gap, progress=told, **changes)
+        return {"gate": brief(gate), "gap_seconds": gap, "progress": told}
 
     def _change(self, to: str, old: str, restart: bool) -> None:
         """Let ``current`` name the deployment and start the server from it."""
@@ -252,8 +260,8 @@ class Switch:
         self.layout.link_drop_in(bool(old))
 
     def _undo(self, to: str, old: str, reason: str, speed: float) -> None:
-        """Put the old deployment back and gate it; without one, stop."""
-        self.record(state="undoing", reason=reason, log_tail=self._tail(), progress="undoing: " + reason)
+        """Put the old deployment back and gate it; without one, stop. A full disk, on which nothing can be noted, is no obstacle."""
+        self.note(state="undoing", reason=reason, log_tail=self._tail(), progress="undoing: " + reason)
         try:
             if old == to:
                 raise SwitchError("there is no other deployment to go back to")
@@ -262,7 +270,7 @@ class Switch:
             if not old:
                 self.systemd.stop()
                 self.systemd.enable(False)
-                self.record(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
+                self.note(state="undone", committed="", serving="", progress="undone: nothing was served before, the unit is stopped")
                 return
             try:
                 require_parts(self.layout, old)
@@ -276,9 +284,9 @@ class Switch:
             if self._overlapped:
                 self._point(old)
         except Exception as error:  # the journal has to end with what it came to
-            self.record(state="failed", serving=self._serving(), undo_reason=explain(error), progress=f"failed: {explain(error)}")
+            self.note(state="failed", serving=self._serving(), undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return
-        self._end(gate, f"undone: {old} serves again", state="undone", serving=old)
+        self.note(state="undone", serving=old, **self._end(gate, f"undone: {old} serves again"))
         self._leave_beside(old)
 
     def recover(self, boot: bool = False) -> bool:
@@ -342,8 +350,9 @@ class Switch:
 
     def _tail(self, systemd: Optional[Systemd] = None) -> list[str]:
         """The last lines that the server's log has to say, without anything that looks like one of its keys."""
-        unit = systemd or self.systemd
-        lines = said(self.layout, unit, unit.show().get("InvocationID", ""))
+        unit, lines = systemd or self.systemd, []
+        with contextlib.suppress(SwitchError, OSError):
+            lines = said(self.layout, unit, unit.show().get("InvocationID", ""))
         return [line[:LOG_LINE_LENGTH] for line in last_words(lines, LOG_LINES)]
 
     def status(self) -> Document:
@@ -365,11 +374,15 @@ class Switch:
             time.sleep(POLL_SECONDS)
 
 
-def explain(error: Exception) -> str:
-    """The reason that an exception stands for."""
+def words(error: Exception) -> str:
+    """What an exception says, in a line."""
     if isinstance(error, SwitchError):
         return str(error)
-    said = repr(error)
     if isinstance(error, OSError) and error.strerror:
-        said = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"the switch itself failed: {said}"
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return repr(error)
+
+
+def explain(error: Exception) -> str:
+    """The reason that an exception stands for."""
+    return words(error) if isinstance(error, SwitchError) else f"the switch itself failed: {words(error)}"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -107,6 +108,7 @@ REFUSALS = {
     "unknown": (lambda host: None, "there is no deployment"),
     "engine-gone": (lambda host: (host.layout.deployment(NEW) / "engine/bin/llama-server").unlink(), "the engine of deployment"),
     "model-gone": (lambda host: (host.layout.deployment(NEW) / "model.gguf").unlink(), "the model of deployment"),
+    "key-garbled": (lambda host: host.layout.api_keys.write_bytes(b"\xff\xfe\n"), "api-keys is no UTF-8 text"),
     "key-gone": (lambda host: host.layout.api_keys.write_text("# nothing\n"), "holds no key"),
 }
 
@@ -228,6 +230,102 @@ def test_power_loss_at_every_write_leaves_old_or_new(tmp_path, monkeypatch, beha
         count += 1
         assert count < 60, written
     assert seen >= ({"prepared", "switched", "gating"} | ({"undoing", "undone"} if behaviour == "crash" else {"committed"}))
+
+
+@pytest.mark.parametrize("behaviour", ["good", "crash"])
+def test_disk_that_is_full_from_any_write_on_leaves_old_or_new(tmp_path, monkeypatch, behaviour):
+    """The program goes back by itself, and what runs is what the links say; so does recover on the full disk."""
+    monkeypatch.setattr(gates, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(preflight, "listening", lambda *_arguments: [])
+    real, seen, count = files.write_text, set(), 0
+    while True:
+        host = Host(tmp_path / f"{count}")
+        host.deploy(OLD)
+        host.run(OLD)
+        host.deploy(NEW, behaviour)
+        written: list[str] = []
+
+        def write(path: Any, text: str, durable: bool = True, room: int = count, written: list[str] = written) -> None:
+            if len(written) >= room:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            real(path, text, durable)
+            written.append(str(path))
+
+        def serves(host: Host = host) -> str:
+            current = host.links()[0]
+            assert host.systemd.active == "active" and host.systemd.server.model_path == host.layout.request(current)["model_path"]
+            return current
+
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(files, "write_text", write)
+                said = ""
+                try:
+                    host.run(NEW)
+                except (OSError, files.SwitchError) as error:
+                    said = transaction.words(error)
+                assert serves() == (OLD if said or behaviour == "crash" else NEW), said
+                assert not said or "No space left on device" in said
+                with contextlib.suppress(OSError):
+                    host.switch().recover()
+                assert serves() == (OLD if said or behaviour == "crash" else NEW)
+            seen.add(host.journal()["state"])
+            host.switch().recover()
+            journal = host.journal()
+            assert journal["state"] in ("committed", "undone") and journal["committed"] == journal["serving"] == serves()
+            if not said:
+                break
+        finally:
+            host.systemd.shut()
+        count += 1
+        assert count < 40, written
+    assert seen >= {"committed", "prepared", "switched", "gating"}
+
+
+def test_front_that_cannot_be_pointed_back_keeps_no_server_from_its_start(serving, monkeypatch):
+    interrupt(serving, "gating")
+    serving.systemd.shut()
+    serving.systemd.active = "failed"
+
+    def point(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transaction.Front, "point", point)
+    assert serving.switch().recover() is True
+    assert serving.systemd.active == "active" and serving.journal()["serving"] == OLD
+
+
+@pytest.mark.parametrize("command", [["run", "--to", NEW], ["recover"], ["drain"]], ids=lambda command: command[0])
+def test_error_of_the_system_is_a_line_and_no_trace(serving, monkeypatch, capsys, command):
+    def fail(*_arguments, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/x")
+
+    monkeypatch.setattr(cli.shutil, "which", lambda _name: "/usr/bin/systemctl")
+    monkeypatch.setattr(cli, "Layout", lambda _name: serving.layout)
+    monkeypatch.setattr(cli, "out_of_service", fail)
+    for name in ("run", "recover"):
+        monkeypatch.setattr(transaction.Switch, name, fail)
+    assert cli.main([command[0], "--instance", "main", *command[1:]]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith("No space left on device: /var/lib/x\n") and said.count("\n") == 1
+
+
+SURPRISES = {
+    "check": lambda patch: patch.setattr(transaction, "check", lambda *_arguments: 1 / 0),
+    "choose": lambda patch: patch.setattr(transaction, "choose", lambda *_arguments: 1 / 0),
+    "warm": lambda patch: patch.setattr(transaction, "warm", lambda *_arguments: 1 / 0),
+}
+
+
+@pytest.mark.parametrize("surprise", SURPRISES.values(), ids=SURPRISES)
+def test_surprise_before_the_change_is_undone_and_touches_nothing(serving, monkeypatch, surprise):
+    serving.deploy(NEW)
+    surprise(monkeypatch)
+    before = list(serving.systemd.calls)
+    journal = serving.run(NEW)
+    assert "the switch itself failed: ZeroDivisionError" in journal["reason"]
+    assert (journal["state"], journal["serving"]) == ("undone", OLD)
+    assert serving.systemd.calls == before and serving.links() == (OLD, OLDER)
 
 
 @pytest.mark.parametrize("state", transaction.UNFINISHED)
