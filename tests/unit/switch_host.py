@@ -152,6 +152,7 @@ class FakeSystemd:
         self.server: Optional[LlamaServer] = None
         self.active, self.result, self.enabled = "inactive", "success", False
         self.calls: list[str] = []
+        self.restarts = 0  # by systemd itself
 
     def show(self, *_more: str) -> dict[str, str]:
         return {
@@ -159,12 +160,14 @@ class FakeSystemd:
             "ActiveEnterTimestampMonotonic": "0",
             "ActiveState": self.active,
             "MainPID": str(PID) if self.active == "active" else "0",
-            "NRestarts": "0",
+            "NRestarts": str(self.restarts),
             "Result": self.result,
             "ExecMainCode": "1",
             "ExecMainStatus": "1",
             "InvocationID": "i",
         }
+
+    life = hosts.Systemd.life
 
     def reload(self) -> None:
         self.calls.append("reload")

@@ -47,6 +47,11 @@ class Systemd:
         lines = self.call("systemctl", "show", "--property", names, self.unit, timeout=30).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
+    def life(self) -> tuple[str, ...]:
+        """Which run of its process the unit is in; another one when it ended meanwhile, restarted or not."""
+        state = self.show()
+        return tuple(state.get(name, "") for name in ("ActiveState", "MainPID", "NRestarts"))
+
     def reload(self) -> None:
         self.call("systemctl", "daemon-reload")
 

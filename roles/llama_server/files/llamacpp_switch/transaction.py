@@ -23,6 +23,7 @@ from .retention import prune
 UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
+UNKNOWN_GAP = "a server ended by itself while it had the requests: it is not known for how long nothing was served"
 KEPT = 3  # deployments beside the current and the previous one, where a request does not say
 
 
@@ -34,6 +35,8 @@ class Switch:
         self.front = Front(layout)
         self.beside = Beside(layout, second or Systemd(layout.instance, "llamacpp-beside"))
         self._overlapped = False  # whether the second server takes the requests meanwhile
+        self._unbroken = False  # whether the old server lived until the second one had them
+        self._second: tuple[str, ...] = ()  # which run of the second server has them
         self.journal: Document = read_json(layout.journal)
         self._told = 0.0
         self._unwritten = False  # whether the journal has more to say than is on disk
@@ -172,6 +175,7 @@ class Switch:
             if self.layout.wants.is_dir():
                 sync_directory(self.layout.wants)
             self.front.point(int(self.layout.request(to)["port"]))
+            self._handed_back(gate)
             self.record(state="committed", committed=to, serving=to, **self._end(gate, "committed"))
         except Exception as error:  # whatever it was, the old deployment must come back
             self._undo(to, old, explain(error), speed)
@@ -181,20 +185,23 @@ class Switch:
     def _serve_beside(self, to: str, old: str, speed: float) -> bool:
         """Prove the deployment on the spare port and send requests there; otherwise nothing has happened to the old one."""
         request = self.layout.request(to)
-        port = int(request["spare_port"])
+        port, first = int(request["spare_port"]), self.systemd.life()
         self.record(state="beside", progress="starting the new server beside the old one")
         try:
             questions = Gate(self.layout, self.beside.systemd, to, self.tell, speed, port)
             self.beside.start(to, port)
             questions.run()
+            self._second = self.beside.systemd.life()
             self.front.point(port)
+            self._unbroken = self.systemd.life() == first
             left = self.front.wait_idle(int(self.layout.request(old)["port"]), float(request["drain_seconds"]), self.tell)
         except Exception as error:  # whatever it was, requests go where they went
             tail = self._tail(self.beside.systemd)
             self._point(old)
             self.beside.stop()
-            reason = explain(error)
-            self.note(state="undone", serving=old, gap_seconds=0.0, reason=reason, log_tail=tail, progress=f"undone: {old} served on")
+            gap = 0.0 if self._lives(self.systemd, first) else None
+            told = f"undone: {old} served on" if gap is not None else f"undone: {UNKNOWN_GAP}"
+            self.note(state="undone", serving=self._serving(), gap_seconds=gap, reason=explain(error), log_tail=tail, progress=told)
             return False
         self._overlapped = True
         if left:
@@ -224,8 +231,22 @@ class Switch:
     def _gap(self) -> Optional[float]:
         """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
         if self._overlapped:
-            return 0.0
+            return 0.0 if self._unbroken and self._lives(self.beside.systemd, self._second) else None
         return None if self._stopped is None else round(time.monotonic() - self._stopped, 2)
+
+    @staticmethod
+    def _lives(systemd: Systemd, before: tuple[str, ...]) -> bool:
+        """Whether a unit is still in the same run of its process."""
+        with contextlib.suppress(SwitchError):
+            return systemd.life() == before
+        return False
+
+    def _handed_back(self, gate: Document) -> None:
+        """When the instance's own server has the requests again: a gap that nobody measured is not called none."""
+        if self._overlapped and self._gap() is None:
+            gate["gap_seconds"] = None
+            gate["warnings"].append(UNKNOWN_GAP)
+            write_json(self.layout.recorded / gate["deployment"] / "gate.json", gate)
 
     @staticmethod
     def _end(gate: Document, progress: str) -> Document:
@@ -283,6 +304,7 @@ class Switch:
             gate = Gate(self.layout, self.systemd, old, self.tell, speed, back=True).run(self._gap)
             if self._overlapped:
                 self._point(old)
+                self._handed_back(gate)
         except Exception as error:  # the journal has to end with what it came to
             self.note(state="failed", serving=self._serving(), undo_reason=explain(error), progress=f"failed: {explain(error)}")
             return

@@ -128,6 +128,57 @@ def test_switch_without_a_gap(fronted):
     nothing_is_left(fronted)
 
 
+def breaks(patch, systemd, method, broken):
+    """Lets systemd restart a server by itself while another one is restarted."""
+    real = getattr(systemd, method)
+
+    def call():
+        broken.restarts += 1
+        real()
+
+    patch.setattr(systemd, method, call)
+
+
+BREAKS = {"first": ("second", "systemd"), "second": ("systemd", "second")}
+
+
+@pytest.mark.parametrize("behaviour", ["good", "gibberish"])
+@pytest.mark.parametrize(("while_", "broken"), BREAKS.values(), ids=BREAKS)
+def test_gap_is_not_called_none_when_a_server_ended_that_had_the_requests(fronted, monkeypatch, while_, broken, behaviour):
+    lay(fronted)
+    restarted = getattr(fronted, while_)
+    breaks(monkeypatch, restarted, "restart", getattr(fronted, broken))
+    if behaviour != "good" and while_ == "systemd":  # beside it was good; here it is not, and the old one is again
+        real = restarted.restart
+        monkeypatch.setattr(restarted, "restart", lambda: (fronted.behaviours.update({NEW: behaviour}), real()))
+    elif behaviour != "good":
+        fronted.behaviours[NEW] = behaviour
+    journal = fronted.run(NEW)
+    assert journal["state"] == ("committed" if behaviour == "good" else "undone")
+    assert journal["gap_seconds"] is None
+    if journal["gate"]:
+        assert transaction.UNKNOWN_GAP in journal["gate"]["warnings"]
+        record = fronted.record(journal["serving"], "gate.json")
+        assert record["gap_seconds"] is None and record["passed"] and transaction.UNKNOWN_GAP in record["warnings"]
+    else:
+        assert journal["progress"] == f"undone: {transaction.UNKNOWN_GAP}"
+    nothing_is_left(fronted)
+
+
+def test_server_that_ends_after_the_gate_and_before_the_requests_are_back_is_noticed(fronted, monkeypatch):
+    lay(fronted)
+    real = front.Front.point
+
+    def point(self, port):
+        fronted.second.restarts += port == fronted.port
+        return real(self, port)
+
+    monkeypatch.setattr(front.Front, "point", point)
+    journal = fronted.run(NEW)
+    assert (journal["state"], journal["gap_seconds"], journal["progress"]) == ("committed", None, "committed")
+    assert transaction.UNKNOWN_GAP in journal["gate"]["warnings"]
+
+
 @pytest.mark.parametrize("behaviour", ["crash", "gibberish", "hang", "does not start"])
 def test_deployment_that_fails_beside_disturbs_nobody(fronted, behaviour):
     lay(fronted, behaviour)
@@ -221,22 +272,29 @@ class PowerLoss(BaseException):
     """Nothing runs after this."""
 
 
-STEPS = ["beside", "switched", "gating", "committed"]
+STEPS = ["beside", "switched", "gating", "undoing", "committed"]
 
 
 @pytest.mark.parametrize("state", STEPS)
 @pytest.mark.parametrize("way", ["power", "program"])
 def test_interruption_leaves_one_server_and_a_front_that_knows_it(fronted, monkeypatch, state, way):
     lay(fronted)
-    switch, real = fronted.switch(), transaction.Switch.record
+    switch, real, restart = fronted.switch(), transaction.write_json, fronted.systemd.restart
 
-    def record(self, **changes):
-        real(self, **changes)
-        if changes.get("state") == state:
+    def write_json(path, document):
+        real(path, document)
+        if document.get("state") == state:
             raise PowerLoss
 
+    def failing():
+        # Beside it was good; here it is not.
+        fronted.behaviours[NEW] = "gibberish"
+        restart()
+
     with monkeypatch.context() as patch:
-        patch.setattr(transaction.Switch, "record", record)
+        patch.setattr(transaction, "write_json", write_json)
+        if state == "undoing":
+            patch.setattr(fronted.systemd, "restart", failing)
         with pytest.raises(PowerLoss):
             switch.run(NEW, "run")
     if way == "power":
