@@ -22,9 +22,37 @@ from .front import Front
 from .host import Systemd
 from .inspection import inspect
 from .overlap import LINK
-from .transaction import Switch, words
+from .transaction import UNFINISHED, Switch, words
 
 PREVIOUS = "previous"
+
+
+def unit_of(name: str) -> str:
+    """The unit that a switch of an instance runs in."""
+    return f"llamacpp-switch-{name}.service"
+
+
+def described(name: str, to: str) -> str:
+    """What that unit is called, from which it can be told where its switch goes before it has written its journal."""
+    return f"Switch of llama.cpp instance {name} to {to}"
+
+
+def unit_state(name: str) -> str:
+    return Systemd.call("systemctl", "show", "--property=ActiveState", "--value", unit_of(name)).strip()
+
+
+def under_way(layout: Layout) -> str:
+    """Why a switch cannot be started while another one runs, and what to do."""
+    name, journal = layout.instance, read_json(layout.journal)
+    shown = Systemd.call("systemctl", "show", "--property=Description", "--value", unit_of(name)).strip()
+    beginning = described(name, "")
+    to = shown[len(beginning) :] if shown.startswith(beginning) else ""
+    if journal.get("state") in UNFINISHED or not to:
+        to = journal.get("to", "")
+    return (
+        f"another switch of {name} is running, to {to or 'an unknown deployment'}: wait until it is done. status.yml says how far it is,"
+        f" on the host llamacpp-switch status --instance {name}"
+    )
 
 
 def start(switch: Switch, to: str, *options: str) -> Document:
@@ -34,29 +62,37 @@ def start(switch: Switch, to: str, *options: str) -> Document:
     """
     name = switch.layout.instance
     if switch.running():
-        raise SwitchError(f"a switch of {name} is already running, to {read_json(switch.layout.journal).get('to')}")
-    unit = f"llamacpp-switch-{name}.service"
+        raise SwitchError(under_way(switch.layout))
+    unit = unit_of(name)
     # One that has just ended may still be tidied up after.
     end = time.monotonic() + 30
-    while Systemd.call("systemctl", "show", "--property=ActiveState", "--value", unit).strip() == "deactivating" and time.monotonic() < end:
+    while unit_state(name) == "deactivating" and time.monotonic() < end:
         time.sleep(0.1)
     run_id = uuid.uuid4().hex[:12]
     own = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "run", "--instance", name, "--to", to, "--run", run_id]
-    Systemd.call(
-        "systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=OOMScoreAdjust=-900",
-        # Whatever ends the program, an unfinished switch is undone at once; after a finished one this does nothing.
-        f"--property=ExecStopPost={' '.join(own[:3])} recover --instance {name}",
-        # Servers are stopped and started in there, each of which may take its minute.
-        "--property=TimeoutStopSec=15min",
-        f"--description=Switch of llama.cpp instance {name} to {to}", *own, *options,
-        timeout=60,
-    )  # fmt: skip
+    try:
+        Systemd.call(
+            "systemd-run", "--quiet", "--collect", f"--unit={unit}", "--property=OOMScoreAdjust=-900",
+            # Whatever ends the program, an unfinished switch is undone at once; after a finished one this does nothing.
+            f"--property=ExecStopPost={' '.join(own[:3])} recover --instance {name}",
+            # Servers are stopped and started in there, each of which may take its minute.
+            "--property=TimeoutStopSec=15min",
+            f"--description={described(name, to)}", *own, *options,
+            timeout=60,
+        )  # fmt: skip
+    except SwitchError:
+        # One that was started at the same time holds the unit's name, perhaps without its lock yet.
+        if unit_state(name) in ("activating", "active", "deactivating"):
+            raise SwitchError(under_way(switch.layout)) from None
+        raise
     end = time.monotonic() + 30
     while time.monotonic() < end:
         document = switch.status()
         if document.get("run") == run_id:
             return document
         time.sleep(0.1)
+    if switch.running():
+        raise SwitchError(under_way(switch.layout))
     raise SwitchError(f"the switch did not begin: see journalctl -u {unit}")
 
 
@@ -174,11 +210,12 @@ def main(argv: Optional[list[str]] = None) -> int:
             flags = {"--restart": options.restart, "--at-once": at_once}
             show(start(switch, to, *(flag for flag, wanted in flags.items() if wanted)))
             return 0
-        final = switch.run(to, options.run or uuid.uuid4().hex[:12], options.restart, ahead=not at_once)
+        try:
+            final = switch.run(to, options.run or uuid.uuid4().hex[:12], options.restart, ahead=not at_once)
+        except Busy:
+            raise SwitchError(under_way(switch.layout)) from None
         print(final["progress"])
         return 0 if final["state"] == "committed" else 1
-    except Busy:
-        print("another switch of this instance is running", file=sys.stderr)
     except (SwitchError, OSError) as error:
         print(words(error), file=sys.stderr)
     return 1

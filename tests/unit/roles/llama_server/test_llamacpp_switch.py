@@ -161,6 +161,52 @@ def test_second_switch_is_refused_while_one_runs(serving):
     assert not serving.switch().running()
 
 
+class OneUnit:
+    """As much of systemctl and systemd-run as starting a switch takes, where somebody else's switch may have the unit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, layout: Any, to: str = "", taken_by: str = "") -> None:
+        self.to, self.taken_by = to, taken_by
+        monkeypatch.setattr(cli.Systemd, "call", self.call)
+        monkeypatch.setattr(cli, "Layout", lambda _name: layout)
+        monkeypatch.setattr(cli.shutil, "which", lambda _name: "/usr/bin/systemctl")
+
+    def call(self, *argv: str, timeout: float = 0) -> str:
+        unit = "llamacpp-switch-main.service"
+        if argv[0] == "systemd-run":
+            self.to = self.taken_by  # which was a moment earlier
+            raise files.SwitchError(f"systemd-run --quiet: Failed to start transient service unit: Unit {unit} was already loaded.")
+        if "--property=ActiveState" in argv:
+            return "active\n" if self.to else "inactive\n"
+        return f"Switch of llama.cpp instance main to {self.to}\n" if self.to else f"{unit}\n"
+
+
+@pytest.mark.parametrize("command", ["switch", "run"])
+@pytest.mark.parametrize("by_hand", [False, True], ids=["in-its-unit", "by-hand"])
+def test_switch_while_another_one_runs_says_where_that_goes_and_what_to_do(serving, monkeypatch, capsys, command, by_hand):
+    OneUnit(monkeypatch, serving.layout, "" if by_hand else NEW)
+    if by_hand:
+        serving.switch().record(state="gating", to=NEW)
+    with serving.switch().locked():
+        assert cli.main([command, "--instance", "main", "--to", OLDER]) == 1
+    assert capsys.readouterr().err == (
+        f"another switch of main is running, to {NEW}: wait until it is done. status.yml says how far it is,"
+        " on the host llamacpp-switch status --instance main\n"
+    )
+
+
+def test_switch_that_was_started_at_the_same_time_says_the_same(serving, monkeypatch, capsys):
+    OneUnit(monkeypatch, serving.layout, taken_by=NEW)
+    assert cli.main(["switch", "--instance", "main", "--to", OLDER]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"another switch of main is running, to {NEW}: wait until") and "already loaded" not in said
+
+
+def test_switch_that_systemd_does_not_start_says_why(serving, monkeypatch, capsys):
+    OneUnit(monkeypatch, serving.layout)
+    assert cli.main(["switch", "--instance", "main", "--to", OLDER]) == 1
+    assert "Failed to start transient service unit" in capsys.readouterr().err
+
+
 def test_recover_leaves_a_running_switch_alone(serving):
     with serving.switch().locked():
         assert serving.switch().recover() is False
