@@ -136,7 +136,7 @@ class Instance:
         )
 
     def publish(self, identity: str, documents: dict[str, str], links: dict[str, str]) -> None:
-        """Put a deployment in place in one step; one that was damaged is replaced."""
+        """Put a deployment in place in one step; one that was damaged is mended file by file, since C(current) may name it."""
         final = self.deployment(identity)
         parent = os.path.dirname(final)
         make_directory(parent)
@@ -150,12 +150,17 @@ class Instance:
         for name, target in links.items():
             os.symlink(target, os.path.join(temporary, name))
         sync_directory(temporary)
-        if os.path.lexists(final):
-            damaged = tempfile.mkdtemp(dir=parent, prefix=".new-")
-            os.rename(final, os.path.join(damaged, "old"))
-            os.rename(temporary, final)
-            shutil.rmtree(damaged)
+        if os.path.isdir(final) and not os.path.islink(final):
+            # Never out of its place: a server that is started meanwhile would find nothing.
+            for name in (*documents, *links):
+                _make_way(os.path.join(final, name))
+                os.replace(os.path.join(temporary, name), os.path.join(final, name))
+            os.chmod(final, 0o755)  # noqa: S103 - as above
+            sync_directory(final)
+            os.rmdir(temporary)
         else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(final)
             os.rename(temporary, final)
         sync_directory(parent)
 
@@ -191,6 +196,12 @@ class Instance:
             return False
         # A file of the future is a clock that was set back, and says nothing.
         return started_monotonic > 0 and 0 <= age < time.monotonic() - started_monotonic
+
+
+def _make_way(path: str) -> None:
+    """Remove a directory, which no file and no link can replace."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
 
 
 def _lines(keys: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -129,6 +130,57 @@ def test_deployment_that_was_edited_is_put_right_and_restarted(instance):
     assert (result["changed"], result["switch_needed"], result["restart_needed"]) == (True, True, True)
     assert path.read_text() == "LLAMA_ARG_CTX_SIZE=16384\n"
     assert os.listdir(path.parents[1]) == [NEW]
+
+
+def damage_text(folder):
+    (folder / "server.env").write_text("LLAMA_ARG_CTX_SIZE=1\n")
+    (folder / "engine").unlink()
+    (folder / "engine").symlink_to("/elsewhere")
+
+
+def damage_kinds(folder):
+    (folder / "unit.conf").unlink()
+    (folder / "engine").unlink()
+    (folder / "engine").mkdir()
+    (folder / "engine" / "left").touch()
+    (folder / "model").unlink()
+    (folder / "model").write_text("no link")
+
+
+@pytest.mark.parametrize("damage", [damage_text, damage_kinds])
+def test_current_deployment_is_mended_without_ever_being_out_of_its_place(instance, monkeypatch, damage):
+    """Losing power at any rename leaves a deployment under its name, each of whose files is the damaged or the right one."""
+    llama_deployment.apply(params(), False, instance)
+    serve(instance, NEW)
+    current = pathlib.Path(instance.config, "current")
+    names, count = ["deployment.json", "engine", "model", "server.env", "unit.conf"], 0
+    while True:
+        damage(current)
+        moved: list[str] = []
+
+        def lose_power(real, room=count, moved=moved):
+            def rename(source, target):
+                if ".new-" in str(source):
+                    if len(moved) >= room:
+                        raise KeyboardInterrupt
+                    moved.append(target)
+                real(source, target)
+
+            return rename
+
+        with monkeypatch.context() as patch:
+            for name in ("rename", "replace"):
+                patch.setattr(_instance.os, name, lose_power(getattr(os, name)))
+            with contextlib.suppress(KeyboardInterrupt):
+                llama_deployment.apply(params(), False, instance)
+        assert current.is_dir() and {*os.listdir(current)} >= {*names} - ({"engine", "unit.conf"} if damage is damage_kinds else set())
+        whole = llama_deployment.apply(params(), False, instance)["diff"] == []
+        assert sorted(os.listdir(current)) == names and os.listdir(current.parent / "deployments") == [NEW]
+        if whole:
+            break
+        count += 1
+        assert count < 20
+    assert count >= len(names)
 
 
 def test_leftovers_of_an_interrupted_run_go_away(instance):
