@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import time
 import uuid
@@ -25,6 +26,7 @@ from .overlap import LINK
 from .transaction import UNFINISHED, Switch, words
 
 PREVIOUS = "previous"
+SESSION_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def unit_of(name: str) -> str:
@@ -94,6 +96,22 @@ def start(switch: Switch, to: str, *options: str) -> Document:
     if switch.running():
         raise SwitchError(under_way(switch.layout))
     raise SwitchError(f"the switch did not begin: see journalctl -u {unit}")
+
+
+def by_hand(switch: Switch, to: str, restart: bool, ahead: bool) -> Document:
+    """Switch in this session, and undo it when that ends in the middle: nobody else would before the next boot.
+
+    :raises SwitchError: it was interrupted.
+    """
+    for number in SESSION_ENDS:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return switch.run(to, uuid.uuid4().hex[:12], restart, ahead)
+    except KeyboardInterrupt:
+        for number in SESSION_ENDS:
+            signal.signal(number, signal.SIG_IGN)
+        switch.recover()
+        raise SwitchError(f"interrupted; {switch.journal.get('progress')}") from None
 
 
 def resolved(layout: Layout, to: str) -> str:
@@ -211,7 +229,10 @@ def main(argv: Optional[list[str]] = None) -> int:
             show(start(switch, to, *(flag for flag, wanted in flags.items() if wanted)))
             return 0
         try:
-            final = switch.run(to, options.run or uuid.uuid4().hex[:12], options.restart, ahead=not at_once)
+            if options.run:
+                final = switch.run(to, options.run, options.restart, ahead=not at_once)
+            else:
+                final = by_hand(switch, to, options.restart, not at_once)
         except Busy:
             raise SwitchError(under_way(switch.layout)) from None
         print(final["progress"])

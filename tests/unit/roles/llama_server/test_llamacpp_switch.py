@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import pathlib
+import signal
 from typing import Any
 
 import pytest
@@ -205,6 +206,32 @@ def test_switch_that_systemd_does_not_start_says_why(serving, monkeypatch, capsy
     OneUnit(monkeypatch, serving.layout)
     assert cli.main(["switch", "--instance", "main", "--to", OLDER]) == 1
     assert "Failed to start transient service unit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", cli.SESSION_ENDS)
+@pytest.mark.parametrize("step", ["_change", "_handed_back"])
+def test_switch_by_hand_is_undone_when_its_session_ends(serving, monkeypatch, capsys, number, step):
+    serving.deploy(NEW)
+    monkeypatch.setattr(cli, "Switch", lambda *_arguments: serving.switch())
+    OneUnit(monkeypatch, serving.layout)
+    real = getattr(transaction.Switch, step)
+
+    def interrupted(*arguments):
+        found = real(*arguments)
+        os.kill(os.getpid(), number)
+        return found
+
+    handlers = [signal.getsignal(each) for each in cli.SESSION_ENDS]
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(transaction.Switch, step, interrupted)
+            assert cli.main(["run", "--instance", "main", "--to", NEW]) == 1
+    finally:
+        for each, handler in zip(cli.SESSION_ENDS, handlers):
+            signal.signal(each, handler)
+    assert capsys.readouterr().err.startswith("interrupted; undone: interrupted in state ")
+    assert serving.links() == (OLD, OLDER) and serving.journal()["serving"] == OLD
+    assert serving.systemd.server.model_path == serving.layout.request(OLD)["model_path"]
 
 
 def test_recover_leaves_a_running_switch_alone(serving):
