@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import FULL, lab
+from conftest import FULL, PROGRAM, lab
 
 STATES = ["prepared", "switched", "gating", "undoing"]
 CUT_IN = STATES if FULL else ["gating"]
@@ -48,6 +48,17 @@ def test_program_that_is_killed_is_undone_at_once(server: Any, state: str) -> No
     server.serves(server.good)
     # Before anything was changed, nothing is restarted either.
     assert (server.out("systemctl show -p MainPID --value llamacpp@main") == before) is (state == "prepared")
+
+
+@pytest.mark.parametrize("command", ["switch", "run"])
+def test_second_switch_at_once_is_told_where_the_first_one_goes(server: Any, command: str) -> None:
+    server.begin(server.other, "gating")
+    second = server.host.run(f"{PROGRAM} {command} --instance main --to {server.good}")
+    assert second.rc == 1
+    assert f"another switch of main is running, to {server.other}: wait until it is done. status.yml says how far it is" in second.stderr
+    server.out("python3 /root/hand.py kill")
+    server.until(lambda: server.journal()["state"] == "undone")
+    server.serves(server.good)
 
 
 @pytest.mark.parametrize("state", STATES)
