@@ -24,6 +24,7 @@ UNFINISHED = ("prepared", "beside", "switched", "gating", "undoing")
 LOG_LINE_LENGTH = 300
 POLL_SECONDS = 0.5
 UNKNOWN_GAP = "a server ended by itself while it had the requests: it is not known for how long nothing was served"
+OWN = "switch"  # who takes the front out of service while a server is exchanged
 KEPT = 3  # deployments beside the current and the previous one, where a request does not say
 
 
@@ -117,6 +118,7 @@ class Switch:
                 self.recover_locked()
             old = self._begin(to, run_id)
             self._transact(to, old, restart, ahead)
+            self._open()
             with contextlib.suppress(OSError):  # what is not removed now is with the next switch
                 prune(self.layout, int(self.layout.request(to).get("keep", KEPT)))
             if self._unwritten:
@@ -163,6 +165,7 @@ class Switch:
                     return
             elif ahead and old and (old != to or restart):
                 self.record(warmed=warm(self.layout, self.systemd, to, self.tell))
+                self._close(float(self.layout.request(to).get("drain_seconds", 0)))
         except Exception as error:  # whatever it was, the old deployment has not been touched
             self.note(state="undone", reason=explain(error), serving=self._serving(), progress="refused before anything was changed")
             return
@@ -181,6 +184,21 @@ class Switch:
             self._undo(to, old, explain(error), speed)
             return
         self._leave_beside(to)
+
+    def _close(self, seconds: float) -> None:
+        """Let the front refuse new requests, and wait for those that the server has under way before it is stopped."""
+        if not self.front.present or self.systemd.show().get("ActiveState") != "active":
+            return
+        self._stopped = time.monotonic()
+        self.front.drain(OWN)
+        left = self.front.wait_idle(self.front.port, seconds, self.tell)
+        if left:
+            self.tell(f"{left} requests took longer than {seconds:.0f} s and are cut off")
+
+    def _open(self) -> None:
+        """Take requests again, unless somebody else has taken the instance out of service."""
+        with contextlib.suppress(OSError):
+            self.front.undrain(OWN)
 
     def _serve_beside(self, to: str, old: str, speed: float) -> bool:
         """Prove the deployment on the spare port and send requests there; otherwise nothing has happened to the old one."""
@@ -229,7 +247,8 @@ class Switch:
         return ""
 
     def _gap(self) -> Optional[float]:
-        """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped."""
+        """Seconds for which nothing was served, when a server begins to answer; None where nothing was stopped. Lets requests in."""
+        self._open()
         if self._overlapped:
             return 0.0 if self._unbroken and self._lives(self.beside.systemd, self._second) else None
         return None if self._stopped is None else round(time.monotonic() - self._stopped, 2)
@@ -270,7 +289,8 @@ class Switch:
             self.record(restarted=True)
             if not self._overlapped:
                 self.front.point(int(self.layout.request(to)["port"]))
-            self._stopped = time.monotonic() if active else None
+            if active and self._stopped is None:
+                self._stopped = time.monotonic()
             self.systemd.restart()
 
     def _restore_links(self, old: str) -> None:
@@ -324,6 +344,7 @@ class Switch:
 
     def recover_locked(self, boot: bool = False) -> bool:
         state, current = self.journal.get("state", ""), self.layout.linked("current")
+        self._open()
         old = self._way_back(current)
         if old is None:
             # After an undoing that failed it may be the only one that serves; a boot ends it, and requests must not go there then.

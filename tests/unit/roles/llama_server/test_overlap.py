@@ -10,6 +10,7 @@ import http.client
 import threading
 
 import pytest
+import switch_host
 from switch_host import NEW, OLD, OLDER, devices, files, front, neighbours, overlap, retention, transaction
 
 GB = 10**9
@@ -122,6 +123,7 @@ def test_switch_without_a_gap(fronted):
     assert journal["overlap"]["chosen"] and journal["gap_seconds"] == 0.0 == journal["gate"]["gap_seconds"]
     assert journal["progress"] == "committed, after 0.0 s without service"
     assert fronted.links() == (NEW, OLD) and fronted.systemd.active == "active"
+    assert not fronted.layout.drained.exists()
     fronted.client.done.set()
     fronted.client.join()
     assert fronted.client.failed == 0 and set(fronted.client.answered) == {fronted.port, fronted.spare}
@@ -255,6 +257,79 @@ def test_stop_and_start_otherwise(fronted, request_, why):
     assert [entry["state"] for entry in journal["states"]] == ["prepared", "switched", "gating", "committed"]
     assert not journal["overlap"]["chosen"] and why in journal["overlap"]["why"]
     nothing_is_left(fronted)
+
+
+class Streams:
+    """So many looks at the front find a request under way; what was done meanwhile, and whether new ones were refused then."""
+
+    def __init__(self, host, patch, looks, behaviour="good"):
+        self.host, self.left, self.seen = host, looks, []
+        lay(host, behaviour, overlap="never", drain_seconds=2)
+        patch.setattr(front, "POLL_SECONDS", 0.02)
+        patch.setattr(front.Front, "running", self.look)
+        patch.setattr(front.Front, "_workers", lambda *_arguments: set())
+        restart, post = host.systemd.restart, switch_host.Handler.do_POST
+        patch.setattr(host.systemd, "restart", lambda: (self.note("restart"), restart()))
+        patch.setattr(switch_host.Handler, "do_POST", lambda handler: (self.note("question"), post(handler)))
+
+    def note(self, what):
+        self.seen.append((what, front.Front(self.host.layout).drained))
+
+    def look(self, _port):
+        self.note("look")
+        self.left -= 1
+        return int(self.left >= 0)
+
+
+@pytest.mark.parametrize("behaviour", ["good", "gibberish"])
+def test_server_that_is_stopped_has_no_request_under_way_and_gets_new_ones_when_it_answers(fronted, monkeypatch, behaviour):
+    streams = Streams(fronted, monkeypatch, 3, behaviour)
+    journal = fronted.run(NEW)
+    assert journal["state"] == ("committed" if behaviour == "good" else "undone")
+    before = streams.seen.index(("restart", True))
+    assert streams.seen[:before] == [("look", True)] * 4 and streams.left == -1
+    assert not [seen for seen in streams.seen[before + 1 :] if seen[1]] and ("question", False) in streams.seen
+    assert not front.Front(fronted.layout).drained
+
+
+def test_requests_that_take_too_long_are_cut_off(fronted, monkeypatch):
+    streams = Streams(fronted, monkeypatch, 10**6)
+    journal = fronted.run(NEW)
+    assert journal["state"] == "committed" and ("restart", True) in streams.seen and streams.left > 0
+    assert journal["gap_seconds"] >= 2  # new ones were refused as long
+
+
+@pytest.mark.parametrize("way", ["hang", "crash", "surprise"])
+def test_front_takes_requests_again_whatever_came_of_the_switch(fronted, monkeypatch, way):
+    streams = Streams(fronted, monkeypatch, 0, way if way != "surprise" else "good")
+    if way == "surprise":
+        monkeypatch.setattr(front.Front, "wait_idle", lambda *_arguments: 1 / 0)
+    assert fronted.run(NEW)["state"] == "undone"
+    assert not front.Front(fronted.layout).drained and (way == "surprise") is not (("restart", True) in streams.seen)
+
+
+@pytest.mark.parametrize(("by", "drained"), [("switch", False), ("", True), ("rollout", True)])
+@pytest.mark.parametrize("state", ["prepared", "switched", "committed"])
+def test_recover_puts_back_into_service_what_a_switch_has_left_out(fronted, by, drained, state):
+    lay(fronted)
+    fronted.switch().record(**{"state": state, "to": NEW, "from": OLD, "previous_before": OLDER, "reason": ""})
+    front.Front(fronted.layout).drain(by)
+    fronted.switch().recover()
+    assert front.Front(fronted.layout).drained is drained
+
+
+@pytest.mark.parametrize("by", ["", "rollout"])
+def test_who_was_taken_out_of_service_before_a_switch_stays_so(fronted, monkeypatch, by):
+    Streams(fronted, monkeypatch, 1)
+    front.Front(fronted.layout).drain(by)
+    assert fronted.run(NEW)["state"] == "committed"
+    assert fronted.layout.drained.read_text() == by
+
+
+def test_way_back_at_once_waits_for_nobody(fronted, monkeypatch):
+    streams = Streams(fronted, monkeypatch, 10**6)
+    assert fronted.run(NEW, ahead=False)["state"] == "committed"
+    assert ("restart", False) in streams.seen and ("look", True) not in streams.seen
 
 
 def test_spare_port_of_somebody_else(fronted, monkeypatch):
