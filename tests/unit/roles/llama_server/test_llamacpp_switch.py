@@ -383,17 +383,10 @@ def test_error_of_the_system_is_a_line_and_no_trace(serving, monkeypatch, capsys
     assert said.endswith("No space left on device: /var/lib/x\n") and said.count("\n") == 1
 
 
-SURPRISES = {
-    "check": lambda patch: patch.setattr(transaction, "check", lambda *_arguments: 1 / 0),
-    "choose": lambda patch: patch.setattr(transaction, "choose", lambda *_arguments: 1 / 0),
-    "warm": lambda patch: patch.setattr(transaction, "warm", lambda *_arguments: 1 / 0),
-}
-
-
-@pytest.mark.parametrize("surprise", SURPRISES.values(), ids=SURPRISES)
-def test_surprise_before_the_change_is_undone_and_touches_nothing(serving, monkeypatch, surprise):
+@pytest.mark.parametrize("step", ["check", "choose", "warm"])
+def test_surprise_before_the_change_is_undone_and_touches_nothing(serving, monkeypatch, step):
     serving.deploy(NEW)
-    surprise(monkeypatch)
+    monkeypatch.setattr(transaction, step, lambda *_arguments, **_more: 1 / 0)
     before = list(serving.systemd.calls)
     journal = serving.run(NEW)
     assert "the switch itself failed: ZeroDivisionError" in journal["reason"]
