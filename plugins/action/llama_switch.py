@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -41,6 +42,21 @@ def verdict(journal: Mapping[str, Any]) -> str:
     return " ".join(parts)
 
 
+class Lost(Exception):
+    """The host was out of reach for longer than the patience."""
+
+    def __init__(self, started: bool) -> None:
+        super().__init__()
+        self.started = started
+
+
+def cut_off(name: str, to: str, started: bool) -> str:
+    """What is known of a switch whose host is out of reach."""
+    if started:
+        return f"{name} was cut off while it switched to {to}; it ends that by itself."
+    return f"{name} was cut off when it was to switch to {to}; if the switch began, it ends by itself."
+
+
 class ActionModule(ActionBase):
     """Start, poll, judge."""
 
@@ -55,6 +71,7 @@ class ActionModule(ActionBase):
                 "instance": {"type": "str", "default": "main"},
                 "to": {"type": "str", "required": True},
                 "restart": {"type": "bool", "default": False},
+                "at_once": {"type": "bool", "default": False},
                 "program": {"type": "path", "default": "/usr/local/libexec/llamacpp/llamacpp-switch"},
                 "patience": {"type": "int", "default": 300},
             }
@@ -65,10 +82,15 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             to = self._before(arguments["instance"]) if arguments["to"] == PREVIOUS else arguments["to"]
             return {"changed": True, "msg": f"would switch {arguments['instance']} to {to}"}
-        restart = ["--restart"] if arguments["restart"] else []
-        journal = self._call(["switch", *instance, "--to", arguments["to"], *restart])
-        run = journal.get("run")
-        journal = self._follow(instance, journal, arguments["patience"])
+        flags = [f"--{name.replace('_', '-')}" for name in ("restart", "at_once") if arguments[name]]
+        run = uuid.uuid4().hex[:12]
+        try:
+            journal = self._start(instance, ["--to", arguments["to"], *flags, "--run", run], arguments["patience"])
+            journal = self._follow(instance, journal, arguments["patience"])
+        except Lost as lost:
+            said = cut_off(str(self._task_vars.get("inventory_hostname", "")), arguments["to"], lost.started)
+            following = " When it is back, run the playbook again, or look at status.yml."
+            return {"failed": True, "changed": True, "lost": True, "started": lost.started, "msg": said + following}
         if journal.get("run") != run:
             raise AnsibleActionFail(f"Another switch of {arguments['instance']} took over, to {journal.get('to')}.")
         problem = verdict(journal)
@@ -101,6 +123,32 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"The switch could not be started: instance {instance} has no deployment before {there}.")
         return str(journal["previous"])
 
+    def _start(self, instance: list[str], wish: list[str], patience: int) -> dict[str, Any]:
+        """Start the switch; when the link breaks meanwhile, ask again: the program starts nothing twice under one run id."""
+        lost = 0.0
+        while True:
+            try:
+                return self._call(["switch", *instance, *wish])
+            except AnsibleConnectionFailure:
+                lost = lost or time.monotonic()
+                if time.monotonic() - lost > patience:
+                    raise Lost(started=False) from None
+                time.sleep(LONG_POLL_SECONDS)
+            except AnsibleActionFail:
+                # What was asked before the link broke may have got through at this very moment.
+                journal = self._status(instance) if lost else None
+                if not journal or journal.get("run") != wish[-1]:
+                    raise
+                return journal
+
+    def _status(self, instance: list[str]) -> Optional[dict[str, Any]]:
+        """The journal a moment later; None where the link is broken again."""
+        time.sleep(UNDO_POLL_SECONDS)
+        try:
+            return self._call(["status", *instance])
+        except (AnsibleConnectionFailure, AnsibleActionFail):
+            return None
+
     def _follow(self, instance: list[str], journal: dict[str, Any], patience: int) -> dict[str, Any]:
         """Poll until the switch is done; the host may be out of reach for a while."""
         shown, shown_at, lost, orphaned = "", 0.0, 0.0, 0
@@ -117,10 +165,10 @@ class ActionModule(ActionBase):
             try:
                 journal = self._call(["status", *instance, "--after", str(journal.get("seq", 0)), "--wait", str(LONG_POLL_SECONDS)])
                 lost = 0.0
-            except AnsibleConnectionFailure as error:
+            except AnsibleConnectionFailure:
                 lost = lost or time.monotonic()
                 if time.monotonic() - lost > patience:
-                    raise AnsibleActionFail(f"The host was out of reach for {patience} s; its switch goes on without us: {error}") from None
+                    raise Lost(started=True) from None
                 time.sleep(LONG_POLL_SECONDS)
         return journal
 

@@ -25,12 +25,18 @@ options:
     description: Restart the server even when it runs this deployment already.
     type: bool
     default: false
+  at_once:
+    description: Do not read the model ahead while the old one serves, as a way back does not. V(previous) never does.
+    type: bool
+    default: false
   program:
     description: Where C(llamacpp-switch) is on the host.
     type: path
     default: /usr/local/libexec/llamacpp/llamacpp-switch
   patience:
-    description: Seconds for which the host may be out of reach before polling gives up. The switch itself goes on.
+    description:
+      - Seconds for which the host may be out of reach before polling gives up. The switch itself goes on.
+      - Until then a start that was cut off is tried again; the host starts nothing twice.
     type: int
     default: 300
 extends_documentation_fragment:
@@ -67,7 +73,7 @@ EXAMPLES = r"""
 RETURN = r"""
 journal:
   description: The journal of the switch, with whatever it came to. After a failure the end of the server's log is in C(msg).
-  returned: when the switch was started
+  returned: when the switch was followed to its end
   type: dict
   contains:
     state:
@@ -84,4 +90,12 @@ journal:
       type: str
       returned: always
       sample: 3f2a9c0d1b7e
+lost:
+  description: The host was out of reach for longer than O(patience), so that it is not known what came of its switch.
+  returned: when it was
+  type: bool
+started:
+  description: Whether the switch is known to have begun.
+  returned: when the host was lost
+  type: bool
 """

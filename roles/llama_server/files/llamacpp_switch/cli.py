@@ -57,12 +57,15 @@ def under_way(layout: Layout) -> str:
     )
 
 
-def start(switch: Switch, to: str, *options: str) -> Document:
+def start(switch: Switch, to: str, run_id: str, *options: str) -> Document:
     """Start a switch that outlives this session, and wait until it has written its journal.
 
+    :param run_id: who lost the answer asks once more with the same one, and starts nothing a second time
     :raises SwitchError: it could not be started.
     """
     name = switch.layout.instance
+    if read_json(switch.layout.journal).get("run") == run_id:
+        return switch.status()
     if switch.running():
         raise SwitchError(under_way(switch.layout))
     unit = unit_of(name)
@@ -70,7 +73,6 @@ def start(switch: Switch, to: str, *options: str) -> Document:
     end = time.monotonic() + 30
     while unit_state(name) == "deactivating" and time.monotonic() < end:
         time.sleep(0.1)
-    run_id = uuid.uuid4().hex[:12]
     own = [sys.executable, "-I", os.path.abspath(sys.argv[0]), "run", "--instance", name, "--to", to, "--run", run_id]
     try:
         Systemd.call(
@@ -185,7 +187,6 @@ def arguments() -> argparse.ArgumentParser:
             command.add_argument("--to", required=True, metavar="ID", help="a deployment's id, or 'previous'")
             command.add_argument("--restart", action="store_true", help="restart even when the deployment runs already")
             command.add_argument("--at-once", action="store_true", help="do not read the model ahead; the way back is always at once")
-        if name == "run":
             command.add_argument("--run", default="", help=argparse.SUPPRESS)
         if name == "recover":
             command.add_argument("--boot", action="store_true", help="leave starting the servers to systemd, which does so afterwards")
@@ -223,10 +224,11 @@ def main(argv: Optional[list[str]] = None) -> int:
         if options.command == "inspect":
             show(inspect(switch.layout, switch.systemd))
             return 0
+        run_id = options.run or uuid.uuid4().hex[:12]
         to, at_once = resolved(switch.layout, options.to), options.at_once or options.to == PREVIOUS
         if options.command == "switch":
             flags = {"--restart": options.restart, "--at-once": at_once}
-            show(start(switch, to, *(flag for flag, wanted in flags.items() if wanted)))
+            show(start(switch, to, run_id, *(flag for flag, wanted in flags.items() if wanted)))
             return 0
         try:
             if options.run:

@@ -610,6 +610,14 @@ def test_way_back_from_the_first_deployment_is_refused(host):
         cli.resolved(host.layout, "previous")
 
 
+def test_start_that_is_asked_for_again_starts_nothing_a_second_time(serving, monkeypatch):
+    serving.deploy(NEW)
+    run = serving.run(NEW)["run"]
+    monkeypatch.setattr(cli.Systemd, "call", lambda *words, **_options: pytest.fail(f"started {words}"))
+    assert cli.start(serving.switch(), OLDER, run)["to"] == NEW
+    assert serving.links() == (NEW, OLD)
+
+
 def test_status_tells_what_runs(serving):
     status = serving.switch().status()
     assert (status["state"], status["running"], status["current"], status["previous"]) == ("committed", False, OLD, OLDER)
