@@ -12,7 +12,7 @@ short_description: Tell what a rollout came to, and end a look at the fleet with
 version_added: 0.1.0
 description:
   - The playbook C(onprem.llamacpp.rollout) ends with a report of every host. A run that ends earlier, by an error or because no
-    host is left, would say nothing; this callback prints the same lines then.
+    host is left, would say nothing; this callback prints the same lines then, and writes C(llama_rollout_output).
   - The playbook C(onprem.llamacpp.status) finds instances that serve and still need a look. Ansible has no exit status for that;
     with this callback it is 1.
   - Other playbooks are left alone.
@@ -22,12 +22,15 @@ author:
   - onprem.llamacpp contributors (@onprem)
 """
 
+import json
+import os
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _rollout
 
+WISH_FACT = "__llama_rollout_wish"
 ROLLOUT_FACT = "llama_rollout_result"
 STATUS_FACT = "llama_server_status"
 REPORT = "Tell what came of it"
@@ -44,7 +47,9 @@ class CallbackModule(CallbackBase):
 
     def __init__(self) -> None:
         super().__init__()
+        self.wish: dict[str, Any] = {"hosts": [], "output": ""}
         self.results: dict[str, Any] = {}
+        self.failures: dict[str, str] = {}
         self.reported = False
         self.exit_code = 0
 
@@ -55,17 +60,39 @@ class CallbackModule(CallbackBase):
         facts = result._result.get("ansible_facts")
         if not isinstance(facts, dict):
             return
+        if isinstance(facts.get(WISH_FACT), dict):
+            self.wish = facts[WISH_FACT]
         if isinstance(facts.get(ROLLOUT_FACT), dict):
             self.results[result._host.get_name()] = facts[ROLLOUT_FACT]
         if isinstance(facts.get(STATUS_FACT), dict):
             self.exit_code = int(facts[STATUS_FACT].get("exit_code", 0))
 
+    def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            self.failures[result._host.get_name()] = str(result._result.get("msg", ""))
+
+    def v2_runner_on_unreachable(self, result: Any) -> None:
+        self.failures[result._host.get_name()] = str(result._result.get("msg", ""))
+
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if self.results and not self.reported:
-            hosts = {name: self.results.get(name) for name in sorted(set(stats.processed) | set(self.results)) if name != "localhost"}
-            self._display.banner("ROLLOUT ENDED BEFORE ITS REPORT")
-            for line in _rollout.text(_rollout.document(hosts)):
-                self._display.display(line)
+        if (self.results or self.wish["hosts"]) and not self.reported:
+            self._report(stats)
         if self.exit_code == DEGRADED and not stats.failures and not stats.dark:
             # Nothing else can give a run this exit status: Ansible itself knows failed, unreachable and well.
             raise SystemExit(DEGRADED)
+
+    def _report(self, stats: Any) -> None:
+        """What the report would have said and written."""
+        names = [*self.wish["hosts"], *sorted(set(self.results) - set(self.wish["hosts"]))]
+        # One that a rescue has dealt with is no reason.
+        failures = {name: reason for name, reason in self.failures.items() if name in stats.failures or name in stats.dark}
+        document = _rollout.document({name: self.results.get(name) for name in names}, failures)
+        self._display.banner("ROLLOUT ENDED BEFORE ITS REPORT")
+        for line in _rollout.text(document):
+            self._display.display(line)
+        if self.wish["output"]:
+            try:
+                with open(os.path.expanduser(self.wish["output"]), "w", encoding="utf-8") as handle:
+                    handle.write(json.dumps(document, indent=4, sort_keys=True) + "\n")
+            except OSError as error:
+                self._display.warning(f"The results could not be written: {error}")

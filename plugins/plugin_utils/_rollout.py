@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 SCHEMA_VERSION = 1
 STATES = {
@@ -21,13 +21,15 @@ STATES = {
 LONGEST_REASON = 300
 
 
-def document(results: Mapping[str, Any]) -> dict[str, Any]:
+def document(results: Mapping[str, Any], failures: Optional[Mapping[str, str]] = None) -> dict[str, Any]:
     """The rollout of hosts whose results are given by name; None for one that never had any.
+
+    ``failures`` has the reason of those that were left out over one, by name.
 
     A result has ``state``, ``ring`` (0 for none), ``from`` and ``to`` (deployment ids), ``reason`` and ``tokens_per_second``.
     """
     left_out = {"state": "left out", "ring": 0, "from": "", "to": "", "reason": "", "tokens_per_second": None}
-    hosts = {name: dict(result or left_out) for name, result in results.items()}
+    hosts = {name: dict(result or {**left_out, "reason": (failures or {}).get(name, "")}) for name, result in results.items()}
     counts = {state: sum(result["state"] == state for result in hosts.values()) for state in STATES}
     return {"schema_version": SCHEMA_VERSION, "counts": {state: count for state, count in counts.items() if count}, "hosts": hosts}
 

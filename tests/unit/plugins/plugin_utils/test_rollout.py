@@ -36,3 +36,8 @@ def test_document_has_every_host_and_counts_what_there_is():
     made = _rollout.document({"a": result("committed", 1), "b": None})
     assert made["counts"] == {"committed": 1, "left out": 1}
     assert set(made["hosts"]["b"]) == set(made["hosts"]["a"])
+
+
+def test_host_that_was_left_out_over_a_failure_has_it_as_its_reason():
+    made = _rollout.document({"a": result("failed", 1, "its gate"), "b": None, "c": None}, {"a": "other", "b": "the disk is full"})
+    assert {name: host["reason"] for name, host in made["hosts"].items()} == {"a": "its gate", "b": "the disk is full", "c": ""}
