@@ -9,56 +9,75 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
+# A host that is cut off: nothing listens on that port.
+CUT = "{ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}"
+NOTE = "ansible.builtin.shell: echo {what} {{{{ inventory_hostname }}}} >> {{{{ diary }}}}"
 SERVER = {
-    "main": """
-- ansible.builtin.fail: {msg: the gate said no}
+    "main": f"""
+- ansible.builtin.fail: {{msg: the gate said no}}
   when: "'gate' in fails"
+- ansible.builtin.set_fact: {{__llama_server_switched: {{lost: true, started: true}}}}
+  when: "'lost' in fails"
+- ansible.builtin.fail: {{msg: no link}}
+  when: "'lost' in fails"
+- ansible.builtin.set_fact: {CUT}
+  when: "'cut' in fails"
+- ansible.builtin.command: "true"
+  register: answer
+- ansible.builtin.debug: {{msg: "{{{{ answer.stdout }}}}"}}
 - ansible.builtin.set_fact:
-    llama_server_result: {instance: "{{ 'mute' if 'soak' in fails else 'main' }}", deployment: new, tokens_per_second: 5}
+    llama_server_result:
+      instance: "{{{{ fails | default('main', true) }}}}"
+      deployment: new
+      tokens_per_second: 5
+      committed: "{{{{ 'half' not in fails }}}}"
 """,
-    "rollback": """
-- ansible.builtin.fail: {msg: the model is gone}
+    "rollback": f"""
+- ansible.builtin.fail: {{msg: the model is gone}}
   when: "'back' in fails"
-- ansible.builtin.copy: {content: "", dest: "{{ went_back }}/{{ inventory_hostname }}"}
+- {NOTE.format(what="back to {{ llama_server_rollback_to | default('previous') }}")}
+""",
+    "resolve": """
+- ansible.builtin.set_fact:
+    llama_server_wish: {deployment: new, serving: old, proven: "{{ proven | default(false) }}"}
 """,
     "drain": "- ansible.builtin.meta: noop\n",
     "undrain": "- ansible.builtin.meta: noop\n",
 }
+# The instance's name tells what is found.
 INFO = """#!/usr/bin/python
 from ansible.module_utils.basic import AnsibleModule
 module = AnsibleModule(argument_spec={"instances": {"type": "list", "elements": "str"}})
-module.exit_json(instances={name: {"health": "unreachable" if name == "mute" else "ok"} for name in module.params["instances"]})
+module.exit_json(instances={name: {
+    "health": "unreachable" if "soak" in name else "ok",
+    "deployment": {"id": "old" if "other" in name else "new"},
+    "committed": True,
+} for name in module.params["instances"]})
 """
-PLAYS = """
-- hosts: gpu_hosts
-  gather_facts: false
-  tasks:
-    - ansible.builtin.group_by: {key: llama_rollout_pending}
-    - ansible.builtin.set_fact: {llama_rollout_result: {state: waiting, ring: 0, from: old, to: new, reason: "", tokens_per_second: null}}
-- hosts: gpu_hosts:&llama_rollout_pending
-  gather_facts: false
-  serial: [1, "100%"]
-  tasks:
-    - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout}
-- hosts: gpu_hosts:&llama_rollout_pending
-  gather_facts: false
-  tasks:
-    - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout, tasks_from: back}
-- name: Tell what came of it
+FIRST = f"""
+- name: Plan and prepare every host
   hosts: gpu_hosts
   gather_facts: false
   tasks:
-    - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout, tasks_from: report}
+    - ansible.builtin.import_role: {{name: onprem.llamacpp.llama_rollout, tasks_from: begin}}
+    - ansible.builtin.fail: {{msg: the disk is full}}
+      when: "'plan' in fails"
+    - ansible.builtin.import_role: {{name: onprem.llamacpp.llama_rollout, tasks_from: sort}}
+    - ansible.builtin.set_fact: {CUT}
+      when: "'off' in fails"
 """
-
-
-ABORTED = """
+# The plays of the playbook after its first one, which would plan and bring engines and models.
+PLAYS = yaml.safe_load(FIRST) + yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text())[1:]
+BY_HAND = yaml.safe_load((ROOT / "playbooks/rollback.yml").read_text())
+ABORTED = yaml.safe_load("""
 - hosts: gpu_hosts
   gather_facts: false
   tasks:
@@ -77,7 +96,7 @@ ABORTED = """
   hosts: gpu_hosts
   gather_facts: false
   tasks: []
-"""
+""")
 
 
 @pytest.fixture(name="collections", scope="module")
@@ -101,44 +120,158 @@ def fixture_collections(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAMES = ("one", "two", "three")
 
 
-def play(folder: Path, collections: Path, plays: str, hosts: dict[str, Any], common: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Runs plays on hosts that are this machine, with the callback that has the last word."""
-    common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **common}
-    (folder / "plays.yml").write_text(plays)
-    (folder / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": {"gpu_hosts": {"hosts": hosts}}}}))
-    environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CALLBACKS_ENABLED": "onprem.llamacpp.summary"}
-    return subprocess.run(
-        ["ansible-playbook", "-i", "hosts.json", "plays.yml"],
-        cwd=folder, env={**os.environ, **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
-    )  # fmt: skip
+class Story(NamedTuple):
+    """What a run came to."""
+
+    status: int
+    output: str
+    text: str  # the output with line breaks and indentation folded
+    results: dict[str, Any]
+    diary: list[str]  # what was done to which host, in order
+    marks: set[str]  # the hosts that are marked as out of service
+
+    @property
+    def states(self) -> dict[str, tuple[str, int]]:
+        return {name: (result["state"], result["ring"]) for name, result in self.results.items()}
 
 
-# What fails on host two, in the second of two rings, and the wish -> states of one, two and three, who went back, a word of two's reason
+@pytest.fixture(name="tell")
+def fixture_tell(tmp_path: Path, collections: Path) -> Callable[..., Story]:
+    """Runs plays on hosts that are this machine, with hooks and the callback that has the last word; by what fails on each host."""
+    output, diary, marks = tmp_path / "rollout.json", tmp_path / "diary", tmp_path / "marks"
+    marks.mkdir()
+    for what in ("drain", "undrain"):
+        failing = f"- ansible.builtin.fail: {{msg: the balancer said no}}\n  when: \"'no {what}' in fails\"\n"
+        (tmp_path / f"{what}.yml").write_text(f"---\n{failing}- {NOTE.format(what=what)}\n")
+
+    def tell(plays: list[dict[str, Any]], fails: dict[str, str], *arguments: str, marked: str = "", **wished: Any) -> Story:
+        hosts = {name: {"fails": what} for name, what in fails.items()}
+        common = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "llama_plan_result": {"turn": 0, "instance": "main"},
+        }
+        hooks = {f"llama_rollout_{what}_tasks": str(tmp_path / f"{what}.yml") for what in ("drain", "undrain")}
+        own = {"_llama_rollout_mark": f"{marks}/{{{{ inventory_hostname }}}}", "diary": str(diary), "llama_rollout_output": str(output)}
+        output.write_text("of the run before")
+        if marked:
+            (marks / marked).touch()
+        (tmp_path / "plays.yml").write_text(json.dumps(plays))
+        (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": {"gpu_hosts": {"hosts": hosts}}}}))
+        (tmp_path / "wish.json").write_text(json.dumps({"llama_rollout_serial": [1, "100%"], **hooks, **own, **wished}))
+        environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CALLBACKS_ENABLED": "onprem.llamacpp.summary"}
+        done = subprocess.run(
+            ["ansible-playbook", "-i", "hosts.json", "plays.yml", "-e", "@wish.json", *arguments],
+            cwd=tmp_path, env={**os.environ, **environment, "ANSIBLE_NOCOLOR": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        text = output.read_text() if output.exists() else ""
+        return Story(
+            done.returncode,
+            done.stdout,
+            " ".join(done.stdout.split()),
+            json.loads(text)["hosts"] if text.startswith("{") else {},
+            diary.read_text().splitlines() if diary.exists() else [],
+            {path.name for path in marks.iterdir()},
+        )
+
+    return tell
+
+
+def fleet(**fails: str) -> dict[str, str]:
+    return {name: fails.get(name, "") for name in NAMES}
+
+
+# What fails on a host of the second ring -> whether it goes back, and its reason
 STORIES = {
-    "gate-takes-all-back": ("gate", "rollback", ("taken back", "failed", "taken back"), {"one", "three"}, "the gate said no"),
-    "soak": ("soak", "stop", ("committed", "failed", "committed"), {"two"}, "stopped answering while it soaked."),
-    "soak-and-the-way-back": ("soak back", "stop", ("committed", "failed", "committed"), set(), "Going back failed: the model is gone"),
+    "soak": (True, "stopped answering while it soaked."),
+    "soak back": (False, "soaked. Going back failed: the model is gone"),
+    "other": (True, "passed its gate, and now old serves, not new."),
+    "half": (False, "The switch to new did not come to its end."),
+    "off": (False, "cannot be reached any more. It serves what it served. Run again when it is back."),
+    "cut": (False, "cannot be reached any more. It serves what it served. Run again when it is back."),
+    "no drain": (False, "the balancer said no"),
 }
 
 
-@pytest.mark.parametrize(("fails", "wish", "states", "returned", "reason"), STORIES.values(), ids=STORIES)
-def test_host_that_fails_serves_what_it_served(
-    tmp_path: Path, collections: Path, fails: str, wish: str, states: tuple[str, ...], returned: set[str], reason: str
+def test_host_that_fails_serves_what_it_served(tell: Callable[..., Story]) -> None:
+    names = {f"h{number}": fails for number, fails in enumerate(STORIES)}
+    story = tell(PLAYS, {"one": "", **names, "well": ""})
+    assert story.states == {"one": ("committed", 1), "well": ("committed", 2), **dict.fromkeys(names, ("failed", 2))}, story.output[-3000:]
+    returned = {line.removeprefix("back to old ") for line in story.diary if line.startswith("back")}
+    assert returned == {name for name, fails in names.items() if STORIES[fails][0]}
+    for name, fails in names.items():
+        assert STORIES[fails][1] in story.results[name]["reason"], story.results[name]["reason"]
+    assert story.status == 2 and "ROLLOUT ENDED BEFORE ITS REPORT" not in story.output
+    # Who cannot be reached is put into service by the next run.
+    assert story.marks == {name for name, fails in names.items() if fails == "cut"}
+    served = {line.removeprefix("undrain ") for line in story.diary if line.startswith("undrain")}
+    assert served == {"one", "well"} | {name for name, fails in names.items() if fails not in ("off", "cut")}
+
+
+def test_rings_are_taken_back_host_by_host_out_of_service_but_for_who_is_cut_off(tell: Callable[..., Story]) -> None:
+    fails = {"one": "", "two": "lost", "three": "", "four": "gate"}
+    story = tell(PLAYS, fails, llama_rollout_on_ring_failure="rollback", llama_rollout_back_serial="1")
+    back = ("taken back", 1), ("switching", 2), ("taken back", 2), ("failed", 2)
+    assert story.states == dict(zip(fails, back)), story.output[-3000:]
+    assert story.results["two"]["reason"].split(". ") == [
+        "two was cut off while it switched to new; it ends that by itself",
+        "It may end on the new deployment: it cannot be taken back now",
+        "When it is back, run rollout.yml again, or look at status.yml.",
+    ]
+    assert story.results["four"]["reason"] == "the gate said no"
+    went = ["drain one", "back to old one", "undrain one", "drain three", "back to old three", "undrain three"]
+    assert story.diary[-len(went) :] == went and story.marks == {"two"} and story.status == 2
+
+
+CANARIES = {
+    "before": ("no drain", [], "the balancer said no"),
+    "after": ("no undrain", ["drain one", "back to old one"], "the balancer said no Putting the host into service again failed: the"),
+    "off": ("off", [], "one cannot be reached any more."),
+}
+
+
+@pytest.mark.parametrize(("fails", "diary", "reason"), CANARIES.values(), ids=CANARIES)
+def test_canary_that_fails_outside_its_switch_is_reported_and_touches_nobody_else(
+    tell: Callable[..., Story], fails: str, diary: list[str], reason: str
 ) -> None:
-    went_back, output = tmp_path / "back", tmp_path / "rollout.json"
-    went_back.mkdir()
-    wished = {"went_back": str(went_back), "llama_rollout_on_ring_failure": wish, "llama_rollout_output": str(output)}
-    done = play(tmp_path, collections, PLAYS, {name: {"fails": fails if name == "two" else ""} for name in NAMES}, wished)
-    results = json.loads(output.read_text())["hosts"]
-    assert tuple(results[name]["state"] for name in NAMES) == states, done.stdout[-3000:]
-    assert {path.name for path in went_back.iterdir()} == returned
-    assert reason in results["two"]["reason"] and done.returncode == 2
-    assert "ROLLOUT ENDED BEFORE ITS REPORT" not in done.stdout
+    story = tell(PLAYS, fleet(one=fails), llama_rollout_max_fail_percentage=100)
+    assert story.states == {"one": ("failed", 1), "two": ("waiting", 0), "three": ("waiting", 0)}, story.output[-3000:]
+    assert [line for line in story.diary if line != "undrain one"] == diary
+    assert reason in story.results["one"]["reason"]
+    assert story.status == 2 and "ring 1: one failed" in story.text and "ROLLOUT ENDED BEFORE ITS REPORT" not in story.output
 
 
-def test_rollout_that_is_aborted_has_a_summary_too(tmp_path: Path, collections: Path) -> None:
-    done = play(tmp_path, collections, ABORTED, {name: {} for name in NAMES}, {})
-    _before, banner, said = done.stdout.partition("ROLLOUT ENDED BEFORE ITS REPORT")
-    assert done.returncode == 2 and banner, done.stdout
+def test_next_run_puts_into_service_what_an_interrupted_one_has_left_out(tell: Callable[..., Story]) -> None:
+    story = tell(PLAYS, fleet(), marked="two", proven=True)
+    assert {state for state, _ring in story.states.values()} == {"unchanged"}, story.output[-3000:]
+    assert story.diary == ["undrain two"] and not story.marks and story.status == 0
+
+
+def test_rollout_to_a_part_reports_the_part(tell: Callable[..., Story]) -> None:
+    story = tell(PLAYS, fleet(), "--limit", "two")
+    assert story.states == {"two": ("committed", 1)}, story.output[-3000:]
+    assert story.status == 0 and "out of reach" not in story.text
+
+
+def test_rollout_that_cannot_prepare_anybody_says_so_and_forgets_the_one_before(tell: Callable[..., Story]) -> None:
+    story = tell(PLAYS, {"localhost": "plan", "two": "plan"})
+    assert story.states == dict.fromkeys(("localhost", "two"), ("left out", 0)) and story.status == 2, story.output[-3000:]
+    assert {result["reason"] for result in story.results.values()} == {"the disk is full"}
+    _before, _banner, said = story.text.partition("ROLLOUT ENDED BEFORE ITS REPORT")
+    assert "2 hosts out of reach, or could not be prepared" in said and "localhost: the disk is full" in said
+
+
+def test_rollout_that_is_aborted_has_a_summary_too(tell: Callable[..., Story]) -> None:
+    story = tell(ABORTED, fleet())
+    _before, banner, said = story.output.partition("ROLLOUT ENDED BEFORE ITS REPORT")
+    assert story.status == 2 and banner, story.output
     assert "1 host on the new deployment" in said and "2 hosts not touched, because the rollout stopped" in said, said
+
+
+def test_way_back_by_hand_of_those_that_serve_a_deployment_goes_host_by_host(tell: Callable[..., Story]) -> None:
+    plays = [{**play, "vars": {**play["vars"], "llama_server_instance": "{{ fails or 'main' }}"}} for play in BY_HAND]
+    story = tell(plays, {"one": "", "two": "other", "three": ""}, llama_rollback_from="new", llama_rollback_serial=1)
+    went = [f"{what} {name}" for name in ("one", "three") for what in ("drain", "back to previous", "undrain")]
+    assert story.diary == went and story.status == 0 and not story.marks, story.output[-3000:]
+    assert "two serves old, not new, and is left as it is." in story.text
