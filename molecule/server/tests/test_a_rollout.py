@@ -8,6 +8,7 @@ The tests follow one another: each begins with what the one before has left.
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -16,9 +17,13 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import HOSTS, INVENTORY
+from conftest import HOSTS, INVENTORY, ROOT
 
 RINGS = ["-e", '{"llama_rollout_serial": [1, 1, "100%"]}']
+# Holds the switch program of a host in its tracks.
+HAND = base64.b64encode((ROOT / "molecule/switch/files/hand.py").read_bytes()).decode()
+# The deadline of a gate goes on running while the program is held.
+LENIENT = ("-e", "llama_server_gate_grace_seconds=3000")
 SLOW = "all: {children: {gpu_hosts: {hosts: {two: {llama_server_gate_min_tokens_per_second: 100000}}}}}\n"
 
 
@@ -34,6 +39,16 @@ def fixture_roll(play: Any, tmp_path: Path) -> Any:
         return done, json.loads(output.read_text())["hosts"] if output.exists() else {}
 
     return run
+
+
+@pytest.fixture(name="impatient")
+def fixture_impatient(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Variables for a run that soon notices that a host is gone."""
+    return {
+        "ANSIBLE_TIMEOUT": "5",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path_factory.mktemp("ssh")),  # connections of the runs before are more patient
+    }
 
 
 def states(results: dict[str, Any]) -> dict[str, tuple[str, int]]:
@@ -90,13 +105,8 @@ def test_failure_in_the_second_ring_leaves_the_first_one_otherwise(roll: Any, fl
 
 
 def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(
-    roll: Any, fleet: Any, on_host: Any, tmp_path_factory: pytest.TempPathFactory
+    roll: Any, fleet: Any, on_host: Any, impatient: dict[str, str]
 ) -> None:
-    impatient = {
-        "ANSIBLE_TIMEOUT": "5",
-        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=3",
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(tmp_path_factory.mktemp("ssh")),  # connections of the runs before are more patient
-    }
     plays.lab(INVENTORY, "power", "lab_power=off", "four")
     cutter = threading.Thread(target=cut_while_another_switches, args=(on_host("two"), "three"))
     cutter.start()
@@ -111,6 +121,7 @@ def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(
         "one": "unchanged", "two": "committed", "three": "failed", "four": "left out",
     }  # fmt: skip
     assert "three cannot be reached any more" in results["three"]["reason"]
+    assert results["three"]["ring"] == results["two"]["ring"] + 1
     assert fleet.quants() == {"one": "UD-Q2_K_XL", "two": "UD-Q2_K_XL", "three": "UD-TQ1_0", "four": "UD-TQ1_0"}
     run, results = roll("UD-Q2_K_XL")
     assert run.status == 0, run.output[-3000:]
@@ -120,12 +131,84 @@ def test_hosts_that_are_off_or_cut_off_midway_are_left_for_the_next_run(
     assert set(fleet.quants().values()) == {"UD-Q2_K_XL"}
 
 
-def cut_while_another_switches(another: Any, name: str) -> None:
-    """Cuts a host's link, for good, as soon as the switch of the ring before it has begun."""
-    journal = "/var/lib/llamacpp/instances/main/switch.json"
-    before = another.check_output(f"stat -c %i {journal}")
-    for _second in range(300):
-        if another.check_output(f"stat -c %i {journal}") != before:
+def test_host_that_is_cut_off_inside_its_switch_ends_it_alone(roll: Any, fleet: Any, on_host: Any, impatient: dict[str, str]) -> None:
+    three = on_host("three")
+    over = threading.Event()
+    holder = threading.Thread(target=cut_inside_its_switch, args=(on_host("two"), three, 0, over))
+    holder.start()
+    try:
+        run, results = roll("UD-TQ1_0", "-e", "llama_server_patience=15", *LENIENT, **impatient)
+    finally:
+        over.set()
+        holder.join()
+        plays.lab(INVENTORY, "link", "lab_link=restore", "three")
+        three.run("python3 /run/hand.py go")
+    assert run.status == 2, run.output[-3000:]
+    assert states(results) == {"one": ("committed", 1), "two": ("committed", 2), "three": ("switching", 3), "four": ("committed", 3)}
+    wish = results["three"]["to"]
+    reason = f"three was cut off while it switched to {wish}; it ends that by itself. When it is back, run rollout.yml again,"
+    assert " ".join(results["three"]["reason"].split()).startswith(reason)
+    assert "1 host was cut off while it switched" in run.text
+    for _second in range(600):
+        journal = json.loads(three.check_output("/usr/local/libexec/llamacpp/llamacpp-switch status --instance main"))
+        if not journal["running"]:
             break
         time.sleep(1)
+    assert (journal["state"], journal["current"], journal["serving"]) == ("committed", wish, wish)
+    assert set(fleet.quants().values()) == {"UD-TQ1_0"}
+    before = fleet.processes()
+    run, results = roll("UD-TQ1_0")
+    assert run.status == 0, run.output[-3000:]
+    assert {result["state"] for result in results.values()} == {"unchanged"}
+    assert fleet.processes() == before
+
+
+def test_link_that_comes_back_in_time_costs_nothing(roll: Any, fleet: Any, on_host: Any, impatient: dict[str, str]) -> None:
+    # Long enough for Ansible to lose its connection.
+    over = threading.Event()
+    holder = threading.Thread(target=cut_inside_its_switch, args=(on_host("two"), on_host("three"), 40, over))
+    holder.start()
+    try:
+        run, results = roll("UD-Q2_K_XL", *LENIENT, **impatient)
+    finally:
+        over.set()
+        holder.join()
+        plays.lab(INVENTORY, "link", "lab_link=restore", "three")
+    assert run.status == 0, run.output[-3000:]
+    assert states(results) == {"one": ("committed", 1), "two": ("committed", 2), "three": ("committed", 3), "four": ("committed", 3)}
+    assert set(fleet.quants().values()) == {"UD-Q2_K_XL"}
+
+
+def cut_while_another_switches(another: Any, name: str) -> None:
+    """Cuts a host's link, for good, as soon as the switch of the ring before it has begun."""
+    await_the_switch(another, threading.Event())
     plays.lab(INVENTORY, "link", "lab_link=cut", name)
+
+
+def cut_inside_its_switch(another: Any, three: Any, seconds: int, over: threading.Event) -> None:
+    """Holds the switch program of host three and cuts the link, for so many seconds, or for good and held when there are none.
+
+    Gives up when the run is over.
+    """
+    three.check_output(f"echo {HAND} | base64 -d > /run/hand.py")
+    await_the_switch(another, over)
+    # It waits a minute for a switch.
+    while not three.run("python3 /run/hand.py hold gating").succeeded:
+        if over.is_set():
+            return
+    if seconds:
+        three.check_output(f"python3 /run/hand.py release {seconds}")
+    plays.lab(INVENTORY, "link", "lab_link=cut", "three")
+    if seconds:
+        time.sleep(seconds)
+        plays.lab(INVENTORY, "link", "lab_link=restore", "three")
+
+
+def await_the_switch(host: Any, over: threading.Event) -> None:
+    """Returns when a host has begun to switch, or the run is over."""
+    journal = "/var/lib/llamacpp/instances/main/switch.json"
+    before = host.check_output(f"stat -c %i {journal}")
+    for _second in range(300):
+        if host.check_output(f"stat -c %i {journal}") != before or over.is_set():
+            break
+        time.sleep(1)
