@@ -141,6 +141,9 @@ def settings(environment: str) -> dict[str, str]:
 def speed(environment: str, model: str) -> dict[str, float]:
     told = settings(environment) if environment else {}
     arguments = shlex.split(told.pop("LLAMACPP_ARGS", ""))
+    # With its defaults the engine aborts on a processor with AMX, for which the plan has switched repacking off.
+    if not environment and settings(str(INSTANCE / "current/server.env")).get("LLAMA_ARG_REPACK") == "0":
+        arguments = ["--no-repack"]
     # Given last and by flag, so that both serve the same model at the same place.
     command = [str(INSTANCE / "current/engine/bin/llama-server"), *arguments, "-m", model, "--host", "127.0.0.1", "--port", str(OTHER_PORT)]
     environ = {**{name: value for name, value in os.environ.items() if not name.startswith("LLAMA")}, **told}
