@@ -30,6 +30,19 @@ RELEASES = "/opt/llamacpp/releases"
 BUILD = "/opt/llamacpp/build"
 
 
+def refused(run: plays.Run, *words: str) -> None:
+    assert run.status != 0, run.output[-3000:]
+    for word in words:
+        assert word in run.text, run.output[-3000:]
+
+
+def send(address: str, target: str, *paths: Path) -> None:
+    """Copies files and folders to a host of the lab."""
+    options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    named = " ".join(map(str, paths))
+    assert os.system(f"scp -q -r -i {plays.KEY} {options} {named} root@{address}:{target}") == 0
+
+
 def variables(**values: Any) -> tuple[str, str]:
     """Extra variables as arguments."""
     return "-e", json.dumps(values)

@@ -12,13 +12,7 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, releases, variables
-
-
-def refused(run: plays.Run, *words: str) -> None:
-    assert run.status != 0, run.output[-3000:]
-    for word in words:
-        assert word in run.text, run.output[-3000:]
+from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refused, releases, variables
 
 
 @pytest.mark.parametrize(
@@ -40,6 +34,19 @@ def refused(run: plays.Run, *words: str) -> None:
             id="another-checksum",
         ),
         pytest.param(
+            {
+                "llama_engine_source": "archive",
+                "llama_engine_archive": {**ARCHIVE, "url": "http://10.87.0.1:9/x.tar.gz", "sha256": "ab" * 32},
+            },
+            ["http://10.87.0.1:9/x.tar.gz could not be had on builder", "refused", "put the file on the controller"],
+            id="archive-that-is-not-there",
+        ),
+        pytest.param(
+            {"llama_engine_source": "archive", "llama_engine_archive": {**ARCHIVE, "folder": "nope", "sha256": ""}},
+            ["has no llama.cpp in the folder nope", "on builder", "Its folders are llama.cpp.", "Set llama_engine_archive.folder"],
+            id="folder-that-is-not-in-the-archive",
+        ),
+        pytest.param(
             {"llama_engine_git_url": "http://10.87.0.1:9/llama.cpp"},
             ["could not be cloned from http://10.87.0.1:9", "can reach it"],
             id="no-way-out",
@@ -53,6 +60,10 @@ def refused(run: plays.Run, *words: str) -> None:
 )
 def test_a_build_that_fails(play: Any, taker: Any, builder: Any, values: dict[str, Any], words: list[str]) -> None:
     before = releases(taker), releases(builder)
+    archive = values.get("llama_engine_archive")
+    if archive and not archive["sha256"]:
+        checksum = builder.check_output("sha256sum /srv/engine.tar.gz").split()[0]
+        values = {**values, "llama_engine_archive": {**archive, "sha256": checksum}}
     refused(play(llama_engine_keep=9, **values), *words)
     assert (releases(taker), releases(builder)) == before
 
@@ -79,7 +90,8 @@ def test_an_artifact_that_was_changed_is_not_unpacked(play: Any, taker: Any) -> 
     artifact.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
         sums = [hashlib.sha256(content).hexdigest() for content in (artifact.read_bytes(), whole)]
-        refused(play(**wish), f"has the sha256 {sums[0]}", sums[1], "Remove it and run again")
+        for arguments in (("--check",), ()):
+            refused(play(*arguments, **wish), f"has the sha256 {sums[0]}", sums[1], "Remove it and run again")
         assert name not in releases(taker)
     finally:
         artifact.write_bytes(whole)
@@ -92,6 +104,25 @@ def wait_until(what: Callable[[], bool], seconds: float) -> None:
     while not what():
         assert time.monotonic() < until, "it did not come to that"
         time.sleep(1)
+
+
+def building(builder: Any) -> str:
+    """The processes that work in a folder of the builds."""
+    return builder.check_output(f'for process in /proc/[0-9]*; do case "$(readlink $process/cwd)" in {BUILD}/*) echo $process; esac; done')
+
+
+def test_a_build_that_takes_too_long_is_ended(play: Any, taker: Any, builder: Any) -> None:
+    before = releases(taker), releases(builder)
+    builder.check_output("touch /srv/wait")
+    try:
+        run = play(llama_engine_cmake_options=["-DSLOW=ON"], llama_engine_build_timeout=20, llama_engine_keep=9)
+        refused(
+            run, "longer than llama_engine_build_timeout, 20 seconds, and was ended", "llama_builders with more processors", "build.log"
+        )
+        assert building(builder) == ""
+    finally:
+        builder.check_output("rm /srv/wait")
+    assert (releases(taker), releases(builder)) == before
 
 
 def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: Any, taker: Any, builder: Any) -> None:
@@ -108,6 +139,12 @@ def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: A
     assert (releases(taker), releases(builder)) == before
     pid = builder.check_output(f"cat {BUILD}/b11550-*/build.pid")
     assert builder.run(f"test -d /proc/{pid}").rc == 0, "the build should outlive its run"
+    # Where memory runs out, it goes before a server does.
+    assert builder.check_output(f"cat /proc/{pid}/oom_score_adj") == "1000"
+    # It takes what another build would count on, so another is not begun.
+    other = play(llama_engine_cmake_options=["-DOTHER=ON"], llama_engine_keep=9)
+    refused(other, "builder is still building b11550-", f"end it on builder with pkill --session {pid}")
+    assert builder.run(f"test -d /proc/{pid}").rc == 0
     again = plays.start_playbook(INVENTORY, "--limit", "taker", *variables(**wish), playbook=CONVERGE)
     try:
         wait_until(lambda: builder.run(f"test -d /proc/{pid}").rc != 0, 300)
@@ -116,4 +153,6 @@ def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: A
         output, _none = again.communicate(timeout=300)
     assert again.returncode == 0, output[-3000:]
     assert len(releases(taker)) == len(before[0]) + 1
+    # What builds before it have left is gone too.
+    assert builder.check_output(f"ls {BUILD}") == "ccache"
     assert not [name for name in releases(builder) if name.startswith(".")]

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import CACHE, RELEASES, ROOT, connect, releases
+from conftest import CACHE, RELEASES, ROOT, connect, refused, releases, send
 
 sys.path.insert(0, str(ROOT / "molecule/engine/files"))
 
@@ -49,9 +48,7 @@ def served(builder: Any, real: str, tmp_path_factory: pytest.TempPathFactory) ->
     """Upstream's folder of releases on a web server; the variables that name it."""
     folder = tmp_path_factory.mktemp("releases")
     name, sha256 = pack(CACHE / "engines" / f"{real}.tar.gz", folder, "b11549")
-    key = CACHE / "lab/id_ed25519"
-    options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
-    assert os.system(f"scp -q -r -i {key} {options} {folder}/b11549 root@10.87.0.11:/srv/releases/") == 0
+    send("10.87.0.11", "/srv/releases/", folder / "b11549")
     yield {
         "llama_engine_source": "release",
         "llama_engine_backend": "rpc",
@@ -65,7 +62,20 @@ def test_a_host_without_a_compiler_takes_the_cached_engine(play: Any, taker: Any
     taker.check_output(f"rm -r {RELEASES}/{real}")
     run = play(**REAL)
     assert (run.status, real in releases(taker)) == (0, True), run.output[-3000:]
-    assert taker.run("command -v c++ cmake").rc != 0
+    for program in ("c++", "cmake"):
+        assert taker.run(f"command -v {program}").rc != 0, program
+
+
+def test_no_room_for_a_release_is_told_before_anything_is_done(play: Any, taker: Any, real: str) -> None:
+    """In check mode too."""
+    taker.check_output("mkdir -p /srv/small && mount -t tmpfs -o size=8m tmpfs /srv/small")
+    try:
+        for arguments in (("--check",), ()):
+            run = play(*arguments, llama_engine_root="/srv/small/engine", **REAL)
+            refused(run, f"Unpacking {real} needs", "at /srv/small/engine, but the filesystem /srv/small has 0.0 GB free")
+        assert taker.check_output("ls /srv/small") == ""
+    finally:
+        taker.check_output("umount /srv/small")
 
 
 def test_upstreams_binaries_are_a_release(play: Any, taker: Any, served: dict[str, Any], real: str) -> None:
