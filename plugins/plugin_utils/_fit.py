@@ -119,15 +119,16 @@ def device_notes(name: str, quant: Mapping[str, Any], found: Sizing, room: Capac
 
 
 def spare_repacking(found: Sizing, room: Capacity) -> list[str]:
-    """Switches repacking off where the engine would abort over it, and says so.
+    """Switches repacking off where the engine would end over it, and says so.
 
-    ggml takes every weight that its AMX kernels could multiply, and finds only when it computes that latent attention does so by
-    operands that are not contiguous, which they refuse: `GGML_ASSERT(*cur_backend_id != -1)`, seen with b11549 and b11669.
+    Weights that its AMX kernels can multiply are repacked for them, those of experts not. Latent attention then asks for a product
+    that the kernels refuse (`GGML_ASSERT(*cur_backend_id != -1)`, b11549 and b11669), and what GCC 12 makes of them ends with an
+    illegal instruction (b11549).
     """
-    if not (room.amx and found.latent_on_host and found.placement["repack"]):
+    if not (room.amx and found.layers_on_host and found.placement["repack"]):
         return []
     found.placement["repack"] = False
-    return ["weights are not repacked: with AMX, the engine aborts when it computes latent attention from repacked weights"]
+    return ["weights are not repacked: the engine's kernels for AMX end it with some models and compilers"]
 
 
 def memory_of(found: Sizing, room: Capacity, used: list[dict[str, Any]]) -> dict[str, Any]:

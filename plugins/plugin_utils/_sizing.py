@@ -27,7 +27,6 @@ OFFLOAD_SHARE = 0.15
 COMPUTE_PER_TOKEN = 2 * 2**20
 # Flash attention of this cache needs tensor cores of this generation or newer.
 LATENT_ATTENTION_CAPABILITY = 7.5
-LATENT_ARCHITECTURES = ("deepseek2", "kimi-linear")
 
 
 class Sizing(NamedTuple):
@@ -40,7 +39,7 @@ class Sizing(NamedTuple):
     everything_on_devices: bool
     basis: str
     checkpoint: int = 0  # a copy of every slot's state, from which it can go on
-    latent_on_host: bool = False  # the processor computes latent attention of at least one layer
+    layers_on_host: bool = False  # the processor computes more than experts
 
     @property
     def in_ram(self) -> int:
@@ -127,7 +126,7 @@ def _by_header(
         offloaded and host["weights"] <= model.header["input"],
         "engine" if exact else "headers",
         _memory_model.checkpoint(model, setup) * setup.parallel,
-        model.latent and _memory_model.HOST in _memory_model.assign(model.count, setup.n_gpu_layers, setup.tensor_split, count)[:-1],
+        _memory_model.HOST in _memory_model.assign(model.count, setup.n_gpu_layers, setup.tensor_split, count),
     )
 
 
@@ -202,9 +201,9 @@ def _by_size(
         part = device["capacity"] / room.vram if room.vram and offloaded else 0.0
         shares.append({"weights": int(on_devices * part), "context": int(context * part), "compute": compute if part else 0})
     host = {"weights": weights - on_devices, "context": 0 if offloaded else context, "compute": compute, "cache": 0}
-    latent_on_host = entry.get("architecture") in LATENT_ARCHITECTURES and placement["n_gpu_layers"] <= entry.get("layers", EVERY_LAYER - 1)
+    layers_on_host = placement["n_gpu_layers"] <= entry.get("layers", EVERY_LAYER - 1)
     active = _active_by_size(weights, on_devices, entry)
-    return Sizing(placement, shares, host, active, whole, "catalog", latent_on_host=latent_on_host)
+    return Sizing(placement, shares, host, active, whole, "catalog", layers_on_host=layers_on_host)
 
 
 def _active_by_size(weights: int, on_devices: int, entry: Mapping[str, Any]) -> dict[str, int]:
