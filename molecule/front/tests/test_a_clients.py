@@ -41,11 +41,12 @@ def test_openai_client_talks_and_streams(front: Any, key: str) -> None:
     whole = client.chat.completions.create(**question(16))
     assert whole.choices[0].message.content and whole.usage.completion_tokens == 16
     started, times = time.monotonic(), []
-    for part in client.chat.completions.create(**question(64), stream=True):
+    # Long enough that a busy machine may keep the client waiting meanwhile.
+    for part in client.chat.completions.create(**question(512), stream=True):
         assert part.object == "chat.completion.chunk"
         times.append(time.monotonic() - started)
     # Nothing on the way collects an answer: its first word comes long before its last.
-    assert len(times) > 30 and times[1] < 0.7 * times[-1]
+    assert len(times) > 250 and times[1] < 0.7 * times[-1]
 
 
 def test_tool_is_called_and_its_result_taken(front: Any, key: str) -> None:
