@@ -88,8 +88,12 @@ def releases(host: Any) -> list[str]:
 
 
 def newest(tag: str, cpu: str = "native") -> Path:
-    """The artifact in the controller's cache that was made last of a tag for these processors."""
-    artifacts = sorted(ENGINES.glob(f"{tag}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    """The artifact in the controller's cache that was built last from a tag for these processors, without options of a test's own."""
     marks = {"native": "-DGGML_NATIVE=ON", "baseline": "-DGGML_AVX2=ON", "all": "-DGGML_BACKEND_DL=ON"}
-    records = {path: json.loads(path.with_name(path.name.replace(".tar.gz", ".json")).read_text()) for path in artifacts}
-    return [path for path in artifacts if marks[cpu] in records[path]["cmake_options"]][-1]
+
+    def plain(artifact: Path) -> bool:
+        build = json.loads(artifact.with_name(artifact.name.replace(".tar.gz", ".json")).read_text())
+        options = build["cmake_options"]
+        return build["source"]["kind"] == "git" and marks[cpu] in options and options[-1].startswith("-DLLAMA_BUILD_NUMBER=")
+
+    return max(filter(plain, ENGINES.glob(f"{tag}-*.tar.gz")), key=lambda path: path.stat().st_mtime)
