@@ -99,7 +99,7 @@ def main() -> int:
         try:
             figures[name] = FIGURES[name]()
             print(f"{name} = {figures[name]['value']} {figures[name]['unit']} (bar {figures[name]['bar']})", flush=True)
-        except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+        except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
             failed = True
             print(f"{name} could not be measured: {error}", file=sys.stderr, flush=True)
     meta = {

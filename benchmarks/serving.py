@@ -78,6 +78,19 @@ def deployed() -> str:
     return link("current")
 
 
+@functools.cache
+def both() -> tuple[str, str]:
+    """The ids of the deployment that serves and of the one before it, both of the tiny model, as the host was converged."""
+    return deployed(), link("previous")
+
+
+def serve_tiny() -> None:
+    """Have the two deployments of the tiny model be the ones that serve and served before, whatever was measured before."""
+    if {link("current"), link("previous")} != set(both()):
+        for name in reversed(both()):
+            on(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {name}")
+
+
 def link(name: str) -> str:
     """The deployment that a link of the instance names."""
     return Path(on(f"readlink /etc/llamacpp/instances/main/{name}").strip()).name
@@ -92,7 +105,7 @@ def bring(source: Path, target: str) -> None:
 @functools.cache
 def with_big() -> str:
     """The host with the big model beside the tiny one that it serves; the id of the deployment that serves."""
-    serving = deployed()
+    serving, _before = both()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.gguf"
         write_big(path)
@@ -146,7 +159,7 @@ def switch_gap_ratio() -> dict[str, Any]:
 
 def overlap_failed_requests() -> dict[str, Any]:
     """Requests that fail at a front during switches for which both servers fit into memory."""
-    deployed()
+    serve_tiny()
     rounds = [probe("overlap", link("previous")) for _round in range(ROUNDS)]
     failed, answered = (sum(seen[what] for seen in rounds) for what in ("failed", "answered"))
     return {"value": failed, "unit": "requests", "bar": "<= 0", "against": f"{answered} answered; {ROUNDS} switches, four clients"}
@@ -154,7 +167,7 @@ def overlap_failed_requests() -> dict[str, Any]:
 
 def rollback_work_seconds() -> dict[str, Any]:
     """What a rollback takes on the host beside the load of the server."""
-    deployed()
+    serve_tiny()
     seconds = [probe("rollback") for _round in range(ROUNDS)]
     against = f"run time of the program less the load's; median of {ROUNDS}, {min(seconds):.1f} to {max(seconds):.1f} s"
     return {"value": round(statistics.median(seconds), 2), "unit": "s", "bar": "<= 10", "against": against}

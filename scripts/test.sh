@@ -143,7 +143,9 @@ case "${1:-}" in
       alone "$1"
       exit
     fi
-    jobs=("$@")
+    # What builds the engine comes before what waits for it.
+    case " $* " in *" default "*) jobs=(default) ;; *) jobs=() ;; esac
+    for job in "$@"; do [ "$job" = default ] || jobs+=("$job"); done
     ;;
 esac
 side_by_side

@@ -88,8 +88,10 @@ def prune(params: dict[str, Any], check_mode: bool, proc: str = "/proc") -> dict
     busy = {path: f"{found[0]['program']} (PID {found[0]['pid']})" for path, found in users.items() if found}
     removed = _prune_engines.choose(engines, params["keep"], params["wanted"], busy)
     releases = os.path.join(params["root"], "releases")
-    left = _prune_engines.leftovers(releases, params["build_path"] or os.path.join(params["root"], "build"), params["wanted"], proc)
-    going = [*sorted(glob.glob(os.path.join(releases, ".*.removed"))), *left, *(engine["path"] for engine in removed)]
+    builds = params["build_path"] or os.path.join(params["root"], "build")
+    left = _prune_engines.leftovers(releases, builds, params["wanted"], proc)
+    interrupted = sorted(path for folder in (builds, releases) for path in glob.glob(os.path.join(folder, ".*.removed")))
+    going = [*interrupted, *left, *(engine["path"] for engine in removed)]
     if not check_mode:
         for path in going:
             if os.path.isdir(path):

@@ -103,12 +103,14 @@ def test_what_is_no_release_is_left_alone(host: Host) -> None:
 
 def test_what_an_interrupted_removal_has_left_goes_with_the_next(host: Host) -> None:
     (host.root / "releases/b2").rename(host.root / "releases/.b2.removed")
+    in_builds = host.root / "build/.b7.removed"
+    in_builds.mkdir(parents=True)
     params = {"root": str(host.root), "instance_root": str(host.instances), "keep": -1, "wanted": [], "build_path": None}
     would = llama_engine_prune.prune(params, check_mode=True)
-    assert (would["changed"], would["removed"], would["diff"]["before"]) == (True, [], f"{host.root}/releases/.b2.removed\n")
+    assert (would["changed"], would["removed"], would["diff"]["before"]) == (True, [], f"{in_builds}\n{host.root}/releases/.b2.removed\n")
     assert ".b2.removed" in host.names
     llama_engine_prune.prune(params, check_mode=False)
-    assert host.names == ["b1", "b3", "b4", "b5"]
+    assert host.names == ["b1", "b3", "b4", "b5"] and not in_builds.exists()
     assert not llama_engine_prune.prune(params, check_mode=False)["changed"]
 
 
