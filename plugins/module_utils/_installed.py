@@ -158,7 +158,7 @@ def instances(config_root: str = _instance.CONFIG_ROOT, state_root: str = _insta
                     use["link"] for use in needed if use["instance"] == name and use["path"] and not os.path.isdir(use["path"])
                 ],
                 # The journal names what passed its gate last; after an undo that is the older deployment.
-                "committed": bool(current) and instance.journal().get("committed") == current,
+                "committed": instance.proven(),
                 "active": active,
                 "healthy": active == "active" and port > 0 and _server.health(host, port) == "ok",
                 "host": host,

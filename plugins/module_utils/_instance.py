@@ -123,6 +123,11 @@ class Instance:
         """The journal of the last switch."""
         return read_json(os.path.join(self.state, "switch.json"))
 
+    def proven(self) -> bool:
+        """Whether the current deployment passed its gate the last time; a switch that is under way changes nothing yet."""
+        current, journal = self.current(), self.journal()
+        return bool(current) and journal.get("committed") == current and journal.get("state") != "failed"
+
     def documents(self, identity: str) -> dict[str, str]:
         """The texts of a deployment by file name; those that are missing are empty."""
         return {name: read_text(os.path.join(self.deployment(identity), name)) or "" for name in DOCUMENTS} if identity else {}

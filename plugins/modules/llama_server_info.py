@@ -54,7 +54,7 @@ instances:
       returned: always
       sample: 0c11d2e98a47
     committed:
-      description: Whether the current deployment has passed its gate.
+      description: Whether the current deployment passed its gate the last time that it had to.
       type: bool
       returned: always
       sample: true
@@ -116,12 +116,11 @@ def describe(instance: _instance.Instance) -> dict[str, Any]:
     """What one instance serves, as its files and the server itself say."""
     current = instance.current()
     document = read_json(f"{instance.deployment(current)}/deployment.json") if current else {}
-    journal = instance.journal()
     return {
         "deployment": document,
         "previous": instance.previous(),
-        "committed": bool(current) and journal.get("committed") == current,
-        "journal": journal,
+        "committed": instance.proven(),
+        "journal": instance.journal(),
         "gate": read_json(instance.record(current, "gate.json")) if current else {},
         "actual": read_json(instance.record(current, "actual.json")) if current else {},
         "benchmark": read_json(instance.record(current, "benchmark.json")) if current else {},

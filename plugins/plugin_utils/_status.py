@@ -85,6 +85,9 @@ def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, Any]]) -> 
     journal = told["journal"]
     if journal.get("state") == "undone" and journal.get("to") != deployed.get("id"):
         degraded.append(f"the last switch, to {journal.get('to')}, was undone: {journal.get('reason')}")
+    if journal.get("state") == "failed":
+        told_why = [str(journal.get("reason") or "no reason"), f"going back failed too: {journal.get('undo_reason') or 'no reason'}"]
+        degraded.append(f"the last switch, to {journal.get('to')}, failed: {'; '.join(why.rstrip('.') for why in told_why)}")
     degraded += [str(warning) for warning in gate.get("warnings") or []]
     degraded += [f"the driver reports {xid}" for xid in looked.get("xids") or []]
     for uuid, health in (looked.get("devices") or {}).items():
@@ -124,7 +127,9 @@ def _failures(told: Mapping[str, Any]) -> list[str]:
         return ["it is loading its model"]
     if told["health"] != "ok":
         return [f"the server is not healthy ({told['health']})"]
-    return [] if told["committed"] else ["its deployment has not passed the gate"]
+    # One that passed and failed when it had to again does answer, and the reasons to look at it say so.
+    again = told["journal"].get("state") == "failed" and told["journal"].get("committed") == told["deployment"].get("id")
+    return [] if told["committed"] or again else ["its deployment has not passed the gate"]
 
 
 def text(status: Mapping[str, Any]) -> list[str]:

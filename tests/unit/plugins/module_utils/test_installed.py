@@ -158,8 +158,18 @@ def test_who_uses_a_release(tmp_path: Path, engine: str, used_by: list[dict[str,
     assert [entry["used_by"] for entry in _installed.engines(str(tmp_path), uses=uses)] == [used_by]
 
 
-@pytest.mark.parametrize(("proven", "committed"), [("0123456789ab", True), ("", False)], ids=["gate passed", "gate not passed yet"])
-def test_an_instance_is_committed_when_the_journal_says_so(tmp_path: Path, proven: str, committed: bool) -> None:
+JOURNALS = {
+    "gate passed": ({"committed": "0123456789ab"}, True),
+    "gate not passed yet": ({"committed": ""}, False),
+    "gate not passed again": ({"committed": "0123456789ab", "to": "0123456789ab", "state": "failed"}, False),
+    "going back failed": ({"committed": "0123456789ab", "to": "ba9876543210", "state": "failed"}, False),
+    "went back": ({"committed": "0123456789ab", "to": "ba9876543210", "state": "undone"}, True),
+    "another switch under way": ({"committed": "0123456789ab", "to": "ba9876543210", "state": "beside"}, True),
+}
+
+
+@pytest.mark.parametrize(("journal", "committed"), JOURNALS.values(), ids=JOURNALS)
+def test_an_instance_is_committed_when_the_journal_says_so(tmp_path: Path, journal: dict[str, str], committed: bool) -> None:
     config, state = tmp_path / "etc" / "main", tmp_path / "var" / "main"
     deployment = config / "deployments" / "0123456789ab"
     deployment.mkdir(parents=True)
@@ -167,7 +177,7 @@ def test_an_instance_is_committed_when_the_journal_says_so(tmp_path: Path, prove
     (config / "current").symlink_to("deployments/0123456789ab")
     (deployment / "deployment.json").write_text(json.dumps({"host": "127.0.0.1", "port": 9, "build_id": "b1"}))
     (state / "0123456789ab" / "plan.json").write_text(json.dumps({"quant": "Q2_K"}))
-    (state / "switch.json").write_text(json.dumps({"committed": proven}))
+    (state / "switch.json").write_text(json.dumps(journal))
     (found,) = _installed.instances(str(tmp_path / "etc"), str(tmp_path / "var"))
     assert (found["name"], found["deployment"], found["committed"], found["healthy"]) == ("main", "0123456789ab", committed, False)
     assert (found["plan"], found["document"]["build_id"]) == ({"quant": "Q2_K"}, "b1")

@@ -26,6 +26,12 @@ def told(**changes):
     }
 
 
+FAILED = {
+    "state": "failed",
+    "to": "a" * 12,
+    "reason": "the server needed more than 600 s.",
+    "undo_reason": "there is no other deployment to go back to",
+}
 CASES = {
     "well": ({}, {}, "ok", []),
     "declared-so": ({}, {"model": "kimi", "quant": "UD-Q2_K_XL"}, "ok", []),
@@ -39,6 +45,18 @@ CASES = {
         {},
         "degraded",
         ["the last switch, to bbbbbbbbbbbb, was undone: the completion was empty"],
+    ),
+    "last-switch-failed": (
+        {"committed": False, "journal": {**FAILED, "committed": "a" * 12}},
+        {},
+        "degraded",
+        ["the last switch, to aaaaaaaaaaaa, failed: the server needed more than 600 s; going back failed too: there is no other"],
+    ),
+    "failed-and-never-proven": (
+        {"committed": False, "journal": {**FAILED, "committed": "b" * 12}},
+        {},
+        "failed",
+        ["its deployment has not passed the gate", "the last switch, to aaaaaaaaaaaa, failed: the server"],
     ),
     "memory-errors": ({"inspection": {"devices": {"GPU-1": {"uncorrected": 2, "slowed_by": []}}}}, {}, "degraded", ["the memory of GPU-1"]),
     "hot": ({"inspection": {"devices": {"GPU-1": {"slowed_by": ["hw_slowdown"]}}}}, {}, "degraded", ["GPU-1 is slowed down"]),
