@@ -11,7 +11,7 @@ from typing import Any, Callable
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _status
 
 FOUND = "__llama_server_found"
-DECLARING = ("model", "quant", "llama_instances", "llama_server_instance")
+DECLARING = ("model", "quant", "llama_instances", "llama_server_instance", "llama_engine_tag", "llama_engine_source")
 
 
 def server_status(names: list[str], hostvars: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def document(
 
     :param collected: what M(onprem.llamacpp.llama_server_info) returned for each host as ``instances``; None where it could not be asked
     :param variables: of each host, C(model) (alias or repository) and C(quant) that its main instance should serve, missing or empty
-        for no matter, and C(llama_instances) and C(llama_server_instance), which declare the others
+        for no matter, C(llama_instances) and C(llama_server_instance), which declare the others, and C(llama_engine_tag) and
+        C(llama_engine_source), which are for all of them
     """
     hosts = {}
     for name, found in collected.items():
@@ -49,7 +50,10 @@ def document(
         own = (variables or {}).get(name, {})
         wished = {str(entry.get("name")): _wished(entry) for entry in own.get("llama_instances") or []}
         known = {str(own.get("llama_server_instance") or MAIN): {}, MAIN: own, **wished}
-        instances = {key: instance(told, known.get(key)) for key, told in found.items()}
+        # The distribution decides which engine its packages are.
+        tag = "" if own.get("llama_engine_source") == "package" else str(own.get("llama_engine_tag") or "")
+        declared = {key: {**known[key], "tag": tag} for key in known}
+        instances = {key: instance(told, declared.get(key)) for key, told in found.items()}
         reasons = [] if instances else ["nothing is deployed"]
         missing = [f"{key} is declared in llama_instances and not deployed: run site.yml" for key in wished if key not in found]
         reasons += missing
@@ -71,7 +75,7 @@ def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, Any]]) -> 
     """One instance: its state, why, and the figures that an operator asks for. Sizes are bytes.
 
     :param told: of it, as M(onprem.llamacpp.llama_server_info) returns it
-    :param declared: ``model`` and ``quant`` that it should serve; None for one that nothing declares
+    :param declared: ``model`` and ``quant`` that it should serve, and ``tag`` of its engine; None for one that nothing declares
     """
     deployed, gate, looked = told["deployment"], told["gate"], told["inspection"]
     failed, degraded = _failures(told), list(looked.get("drift") or [])
@@ -82,6 +86,8 @@ def instance(told: Mapping[str, Any], declared: Optional[Mapping[str, Any]]) -> 
         degraded.append(f"it serves {deployed.get('alias')}, declared is {declared['model']}")
     if deployed and declared.get("quant") not in (None, "", "auto", deployed.get("quant")):
         degraded.append(f"it serves {deployed.get('quant')}, declared is {declared['quant']}")
+    if deployed and declared.get("tag") and declared["tag"] != str(deployed.get("build_id", "")).split("-", 1)[0]:
+        degraded.append(f"its engine is {deployed.get('build_id')}, declared is {declared['tag']} (llama_engine_tag)")
     journal = told["journal"]
     if journal.get("state") == "undone" and journal.get("to") != deployed.get("id"):
         degraded.append(f"the last switch, to {journal.get('to')}, was undone: {journal.get('reason')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from ansible_collections.onprem.llamacpp.plugins.filter import status
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _status
 
 
@@ -96,6 +97,26 @@ def test_every_host_is_held_to_its_own_variables():
         "b": ["it serves UD-Q2_K_XL, declared is Q4_K_M"],
         "c": ["it serves kimi, declared is gemma"],
     }
+
+
+ENGINES = {
+    "as-declared": ({"llama_engine_tag": "b11549"}, []),
+    "another": (
+        {"llama_engine_tag": "b1154", "llama_engine_source": "archive"},
+        ["its engine is b11549-cpu-x86_64-1a2b3c4d, declared is b1154 (llama_engine_tag)"],
+    ),
+    "the-distribution's": ({"llama_engine_tag": "b11669", "llama_engine_source": "package"}, []),
+    "not-declared": ({"llama_engine_tag": None, "llama_engine_source": None}, []),
+}
+
+
+@pytest.mark.parametrize(("variables", "reasons"), ENGINES.values(), ids=ENGINES)
+def test_every_declared_instance_is_held_to_the_engine_of_its_host(variables, reasons):
+    served = told(deployment={**told()["deployment"], "build_id": "b11549-cpu-x86_64-1a2b3c4d"})
+    found = {"__llama_server_found": {"instances": {"main": served, "small": served}}}
+    hostvars = {"a": {**variables, **found, "llama_instances": [{"name": "small", "model": "kimi"}]}}
+    instances = status.server_status(["a"], hostvars)["hosts"]["a"]["instances"]
+    assert {name: each["reasons"] for name, each in instances.items()} == {"main": reasons, "small": reasons}
 
 
 def test_table_has_a_row_for_every_instance_and_a_line_for_every_reason():
