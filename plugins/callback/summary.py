@@ -12,7 +12,8 @@ short_description: Tell what a rollout came to, and end a look at the fleet with
 version_added: 0.1.0
 description:
   - The playbook C(onprem.llamacpp.rollout) ends with a report of every host. A run that ends earlier, by an error or because no
-    host is left, would say nothing; this callback prints the same lines then, and writes C(llama_rollout_output).
+    host is left, would say nothing; this callback prints the same lines then, and writes C(llama_rollout_output). So does a run that
+    is interrupted with Ctrl-C.
   - The playbook C(onprem.llamacpp.status) finds instances that serve and still need a look. Ansible has no exit status for that;
     with this callback it is 1.
   - Other playbooks are left alone.
@@ -22,6 +23,7 @@ author:
   - onprem.llamacpp contributors (@onprem)
 """
 
+import atexit
 import json
 import os
 from typing import Any
@@ -52,6 +54,7 @@ class CallbackModule(CallbackBase):
         self.failures: dict[str, str] = {}
         self.reported = False
         self.exit_code = 0
+        self.process = 0  # the one that has to report when it ends; Ansible's workers are copies of it
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self.reported = self.reported or play.get_name() == REPORT
@@ -62,6 +65,9 @@ class CallbackModule(CallbackBase):
             return
         if isinstance(facts.get(WISH_FACT), dict):
             self.wish = facts[WISH_FACT]
+            if not self.process:
+                self.process = os.getpid()
+                atexit.register(self._interrupted)
         if isinstance(facts.get(ROLLOUT_FACT), dict):
             self.results[result._host.get_name()] = facts[ROLLOUT_FACT]
         if isinstance(facts.get(STATUS_FACT), dict):
@@ -76,16 +82,22 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         if (self.results or self.wish["hosts"]) and not self.reported:
-            self._report(stats)
+            # One that a rescue has dealt with is no reason.
+            self._report({name: reason for name, reason in self.failures.items() if name in stats.failures or name in stats.dark})
+        self.process = 0
         if self.exit_code == DEGRADED and not stats.failures and not stats.dark:
             # Nothing else can give a run this exit status: Ansible itself knows failed, unreachable and well.
             raise SystemExit(DEGRADED)
 
-    def _report(self, stats: Any) -> None:
+    def _interrupted(self) -> None:
+        """A run that is interrupted ends without its statistics."""
+        if self.process == os.getpid() and not self.reported:
+            self.process = 0
+            self._report(self.failures)
+
+    def _report(self, failures: dict[str, str]) -> None:
         """What the report would have said and written."""
         names = [*self.wish["hosts"], *sorted(set(self.results) - set(self.wish["hosts"]))]
-        # One that a rescue has dealt with is no reason.
-        failures = {name: reason for name, reason in self.failures.items() if name in stats.failures or name in stats.dark}
         document = _rollout.document({name: self.results.get(name) for name in names}, failures)
         self._display.banner("ROLLOUT ENDED BEFORE ITS REPORT")
         for line in _rollout.text(document):

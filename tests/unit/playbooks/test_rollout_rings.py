@@ -97,6 +97,15 @@ ABORTED = yaml.safe_load("""
   gather_facts: false
   tasks: []
 """)
+INTERRUPTED = yaml.safe_load("""
+- hosts: gpu_hosts
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: onprem.llamacpp.llama_rollout, tasks_from: begin}
+    - ansible.builtin.set_fact:
+        llama_rollout_result: {state: "{{ fails or 'waiting' }}", ring: 1, from: old, to: new, reason: "", tokens_per_second: 5}
+    - ansible.builtin.shell: kill -INT $(cat {{ diary | dirname }}/pid) && sleep 60
+""")
 
 
 @pytest.fixture(name="collections", scope="module")
@@ -161,7 +170,7 @@ def fixture_tell(tmp_path: Path, collections: Path) -> Callable[..., Story]:
         (tmp_path / "wish.json").write_text(json.dumps({"llama_rollout_serial": [1, "100%"], **hooks, **own, **wished}))
         environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CALLBACKS_ENABLED": "onprem.llamacpp.summary"}
         done = subprocess.run(
-            ["ansible-playbook", "-i", "hosts.json", "plays.yml", "-e", "@wish.json", *arguments],
+            ["sh", "-c", 'echo $$ > pid; exec ansible-playbook -i hosts.json plays.yml -e @wish.json "$@"', "sh", *arguments],
             cwd=tmp_path, env={**os.environ, **environment, "ANSIBLE_NOCOLOR": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         )  # fmt: skip
@@ -267,6 +276,13 @@ def test_rollout_that_is_aborted_has_a_summary_too(tell: Callable[..., Story]) -
     _before, banner, said = story.output.partition("ROLLOUT ENDED BEFORE ITS REPORT")
     assert story.status == 2 and banner, story.output
     assert "1 host on the new deployment" in said and "2 hosts not touched, because the rollout stopped" in said, said
+
+
+def test_rollout_that_is_interrupted_says_what_it_came_to_once(tell: Callable[..., Story]) -> None:
+    story = tell(INTERRUPTED, {"one": "committed", "two": "switching", "three": ""}, "--forks", "1")
+    assert story.output.count("ROLLOUT ENDED BEFORE ITS REPORT") == 1, story.output[-3000:]
+    assert story.states == {"one": ("committed", 1), "two": ("switching", 1), "three": ("waiting", 1)}
+    assert "1 host was cut off while it switched" in story.text and story.status == 99
 
 
 def test_way_back_by_hand_of_those_that_serve_a_deployment_goes_host_by_host(tell: Callable[..., Story]) -> None:
