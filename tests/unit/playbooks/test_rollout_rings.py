@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _prune
+
 ROOT = Path(__file__).resolve().parents[3]
 # A host that is cut off: nothing listens on that port.
 CUT = "{ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}"
@@ -269,6 +271,38 @@ def test_rollout_that_cannot_prepare_anybody_says_so_and_forgets_the_one_before(
     assert {result["reason"] for result in story.results.values()} == {"the disk is full"}
     _before, _banner, said = story.text.partition("ROLLOUT ENDED BEFORE ITS REPORT")
     assert "2 hosts out of reach, or could not be prepared" in said and "localhost: the disk is full" in said
+
+
+ROLES = [
+    (task["ansible.builtin.import_role"]["name"].rpartition(".")[2], task["ansible.builtin.import_role"].get("tasks_from", "main"))
+    for task in yaml.safe_load((ROOT / "playbooks/rollout.yml").read_text())[0]["tasks"]
+]
+
+
+def test_nothing_is_brought_before_the_plan_that_brings_it_is_looked_at() -> None:
+    looked = ("llama_rollout", "refuse")
+    for plan, brings in ((("llama_plan", "main"), ("llama_engine", "main")), (("llama_plan", "confirm"), ("llama_model", "main"))):
+        assert ROLES[ROLES.index(plan) + 1 : ROLES.index(brings) + 1] == [looked, brings]
+
+
+def removes(why: str) -> dict[str, Any]:
+    """A plan with no room on the disk, where something may be removed."""
+    disk = {"path": "/models", "required": 638 * 10**9, "free": 300 * 10**9, "removes": [{"quant": "UD-Q2_K_XL", "why": why}]}
+    return {"turn": 0, "instance": "main", "quant": "UD-Q4_K_XL", "disk": disk}
+
+
+def test_rollout_that_would_remove_what_is_served_is_refused(tell: Callable[..., Story]) -> None:
+    refuse = {"ansible.builtin.import_role": {"name": "onprem.llamacpp.llama_rollout", "tasks_from": "refuse"}}
+    play = {"hosts": "gpu_hosts", "gather_facts": False}
+    plan = {"llama_plan_result": "{{ served if fails else unused }}"}
+    plays = [{**play, "vars": plan, "tasks": [refuse, {"ansible.builtin.shell": "echo brought >> {{ diary }}"}]}]
+    wished = {"served": removes(_prune.REASONS[_prune.CURRENT]), "unused": removes(_prune.REASONS[_prune.PREVIOUS])}
+    story = tell(plays, {"one": "", "two": "served"}, **wished)
+    assert story.status == 2 and story.diary == [], story.output[-3000:]
+    assert "two is to have UD-Q4_K_XL, which needs 638.0 GB free in /models; 300.0 GB are free" in story.text
+    assert "would remove UD-Q2_K_XL while it is served" in story.text and "site.yml --limit two" in story.text
+    story = tell(plays, {"one": ""}, **wished)
+    assert story.status == 0 and story.diary == ["brought"], story.output[-3000:]
 
 
 def test_rollout_that_is_aborted_has_a_summary_too(tell: Callable[..., Story]) -> None:
