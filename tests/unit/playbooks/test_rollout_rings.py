@@ -62,6 +62,8 @@ module.exit_json(instances={name: {
     "health": "unreachable" if "soak" in name else "ok",
     "deployment": {"id": "old" if "other" in name else "new"},
     "committed": True,
+    "active_state": "failed" if "beside" in name else "active",
+    "journal": {"state": "failed", "serving": "new"} if "beside" in name else {"state": "undone", "serving": ""},
 } for name in module.params["instances"]})
 """
 FIRST = f"""
@@ -156,7 +158,8 @@ def fixture_tell(tmp_path: Path, collections: Path) -> Callable[..., Story]:
         (tmp_path / f"{what}.yml").write_text(f"---\n{failing}- {NOTE.format(what=what)}\n")
 
     def tell(plays: list[dict[str, Any]], fails: dict[str, str], *arguments: str, marked: str = "", **wished: Any) -> Story:
-        hosts = {name: {"fails": what} for name, what in fails.items()}
+        # The name of an instance tells what is found of it, also when a host that cannot go back is to be put into service.
+        hosts = {name: {"fails": what, "llama_server_instance": what if "back" in what else "main"} for name, what in fails.items()}
         common = {
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
@@ -196,7 +199,8 @@ def fleet(**fails: str) -> dict[str, str]:
 # What fails on a host of the second ring -> whether it goes back, and its reason
 STORIES = {
     "soak": (True, "stopped answering while it soaked."),
-    "soak back": (False, "soaked. Going back failed: the model is gone"),
+    "soak back": (False, "Going back failed: the model is gone Putting the host into service again failed: Nothing answers on h1, so"),
+    "half soak back beside": (False, "did not come to its end."),
     "other": (True, "passed its gate, and now old serves, not new."),
     "half": (False, "The switch to new did not come to its end."),
     "off": (False, "cannot be reached any more. It serves what it served. Run again when it is back."),
@@ -214,10 +218,11 @@ def test_host_that_fails_serves_what_it_served(tell: Callable[..., Story]) -> No
     for name, fails in names.items():
         assert STORIES[fails][1] in story.results[name]["reason"], story.results[name]["reason"]
     assert story.status == 2 and "ROLLOUT ENDED BEFORE ITS REPORT" not in story.output
-    # Who cannot be reached is put into service by the next run.
-    assert story.marks == {name for name, fails in names.items() if fails == "cut"}
-    served = {line.removeprefix("undrain ") for line in story.diary if line.startswith("undrain")}
-    assert served == {"one", "well"} | {name for name, fails in names.items() if fails not in ("off", "cut")}
+    # Who cannot be reached, or serves nothing, is put into service by the next run.
+    assert story.marks == {name for name, fails in names.items() if fails in ("cut", "soak back")}
+    last = {host: what for what, host in (line.split() for line in story.diary if "drain" in line)}
+    served = {host for host, what in last.items() if what == "undrain"}
+    assert served == {"one", "well"} | {name for name, fails in names.items() if fails not in ("off", "cut", "soak back")}
 
 
 def test_rings_are_taken_back_host_by_host_out_of_service_but_for_who_is_cut_off(tell: Callable[..., Story]) -> None:
@@ -317,6 +322,13 @@ def test_rollout_that_is_interrupted_says_what_it_came_to_once(tell: Callable[..
     assert story.output.count("ROLLOUT ENDED BEFORE ITS REPORT") == 1, story.output[-3000:]
     assert story.states == {"one": ("committed", 1), "two": ("switching", 1), "three": ("waiting", 1)}
     assert "1 host was cut off while it switched" in story.text and story.status == 99
+
+
+def test_way_back_by_hand_that_fails_leaves_out_a_host_that_serves_nothing(tell: Callable[..., Story]) -> None:
+    story = tell(BY_HAND, {"one": "back", "two": "soak back"})
+    assert story.status == 2 and story.marks == {"two"}, story.output[-3000:]
+    assert sorted(story.diary) == ["drain one", "drain two", "undrain one"]
+    assert "Nothing answers on two, so it stays out of service" in story.text
 
 
 def test_way_back_by_hand_of_those_that_serve_a_deployment_goes_host_by_host(tell: Callable[..., Story]) -> None:
