@@ -104,7 +104,7 @@ class CallbackModule(CallbackBase):
             self._display.display(line)
         if self.wish["output"]:
             try:
-                with open(os.path.expanduser(self.wish["output"]), "w", encoding="utf-8") as handle:
+                with open(self.wish["output"], "w", encoding="utf-8") as handle:
                     handle.write(json.dumps(document, indent=4, sort_keys=True) + "\n")
             except OSError as error:
                 self._display.warning(f"The results could not be written: {error}")

@@ -51,7 +51,7 @@ SERVER = {
 - ansible.builtin.set_fact:
     llama_server_wish: {deployment: new, serving: old, proven: "{{ proven | default(false) }}"}
 """,
-    "drain": "- ansible.builtin.meta: noop\n",
+    "drain": f"- {NOTE.format(what='refuse')}\n",
     "undrain": "- ansible.builtin.meta: noop\n",
 }
 # The instance's name tells what is found.
@@ -166,16 +166,18 @@ def fixture_tell(tmp_path: Path, collections: Path) -> Callable[..., Story]:
             "llama_plan_result": {"turn": 0, "instance": "main"},
         }
         hooks = {f"llama_rollout_{what}_tasks": str(tmp_path / f"{what}.yml") for what in ("drain", "undrain")}
-        own = {"_llama_rollout_mark": f"{marks}/{{{{ inventory_hostname }}}}", "diary": str(diary), "llama_rollout_output": str(output)}
+        own = {"_llama_rollout_mark": f"{marks}/{{{{ inventory_hostname }}}}", "diary": str(diary), "llama_rollout_output": output.name}
         output.write_text("of the run before")
         if marked:
             (marks / marked).touch()
-        (tmp_path / "plays.yml").write_text(json.dumps(plays))
+        # Not in the folder where the user is, to which what the user says is relative.
+        (tmp_path / "playbooks").mkdir(exist_ok=True)
+        (tmp_path / "playbooks/plays.yml").write_text(json.dumps(plays))
         (tmp_path / "hosts.json").write_text(json.dumps({"all": {"vars": common, "children": {"gpu_hosts": {"hosts": hosts}}}}))
         (tmp_path / "wish.json").write_text(json.dumps({"llama_rollout_serial": [1, "100%"], **hooks, **own, **wished}))
         environment = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_CALLBACKS_ENABLED": "onprem.llamacpp.summary"}
         done = subprocess.run(
-            ["sh", "-c", 'echo $$ > pid; exec ansible-playbook -i hosts.json plays.yml -e @wish.json "$@"', "sh", *arguments],
+            ["sh", "-c", 'echo $$ > pid; exec ansible-playbook -i hosts.json playbooks/plays.yml -e @wish.json "$@"', "sh", *arguments],
             cwd=tmp_path, env={**os.environ, **environment, "ANSIBLE_NOCOLOR": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600, check=False,
         )  # fmt: skip
@@ -236,7 +238,7 @@ def test_rings_are_taken_back_host_by_host_out_of_service_but_for_who_is_cut_off
         "When it is back, run rollout.yml again, or look at status.yml.",
     ]
     assert story.results["four"]["reason"] == "the gate said no"
-    went = ["drain one", "back to old one", "undrain one", "drain three", "back to old three", "undrain three"]
+    went = [f"{what} {name}" for name in ("one", "three") for what in ("drain", "refuse", "back to old", "undrain")]
     assert story.diary[-len(went) :] == went and story.marks == {"two"} and story.status == 2
 
 
