@@ -88,6 +88,7 @@ class LlamaServer(http.server.ThreadingHTTPServer):
     def __init__(self, port: int, behaviour: str, model_path: str) -> None:
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviour, self.model_path, self.health_checks = behaviour, model_path, 0
+        self.asked: list[dict[str, Any]] = []  # the bodies of all requests, in order
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
@@ -127,6 +128,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(asked)
         if not self.allowed():
             return
         if self.server.behaviour == "broken answer":

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from switch_host import NEW, OLD, OLDER, devices, evidence, files, front, outside, preflight, questions
+from switch_host import NEW, OLD, OLDER, devices, evidence, files, front, outside, preflight, questions, transaction
 from switch_host import gate as gates
 
 
@@ -148,8 +150,33 @@ def test_gate_asks_every_prompt_and_takes_the_best_speed(host):
     assert host.run(NEW)["gate"]["tokens_per_second"] == 12.35
 
 
-def ask(prompt: str, **more: str) -> dict[str, object]:
+def ask(prompt: str, **more: object) -> dict[str, object]:
     return {"prompt": prompt, "expect": "", "pattern": "", "max_tokens": 8, **more}
+
+
+def test_every_question_gets_the_same_answer_each_time(host):
+    """Each prompt and the tool are asked greedily, with one seed, and with nothing kept from another request."""
+    host.deploy(NEW, "tool called", prompts=[ask("The capital of France?"), ask("Italy?", max_tokens=16)])
+    assert host.run(NEW)["state"] == "committed"
+    asked = host.systemd.server.asked
+    assert [body["messages"] for body in asked[:2]] == [
+        [{"role": "user", "content": text}] for text in ("The capital of France?", "Italy?")
+    ]
+    assert [body["max_tokens"] for body in asked[:2]] == [8, 16]
+    assert len(asked) == 3 and "tools" in asked[2]
+    for body in asked:
+        assert (body["temperature"], body["seed"], body["cache_prompt"]) == (0, 42, False)
+
+
+def test_load_is_told_while_it_lasts(host, monkeypatch):
+    """How much is read, of what, for how long and until when, in the journal that status reads."""
+    monkeypatch.setattr(gates, "process_progress", lambda _pid: 45 * GB)
+    told, note = [], transaction.Switch.note
+    monkeypatch.setattr(transaction.Switch, "note", lambda switch, **changes: told.append(changes) or note(switch, **changes))
+    host.deploy(NEW, "hang", model_bytes=100 * GB, disk_floor=1e15)
+    assert host.run(NEW)["state"] == "undone"
+    lines = [changes["progress"] for changes in told if "progress" in changes]
+    assert any(re.fullmatch(r"loading, about 45\.0 of 100\.0 GB after \d+ s \(limit 1 s\)", line) for line in lines), lines
 
 
 WRONG = {

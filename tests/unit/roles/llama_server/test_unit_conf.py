@@ -55,3 +55,11 @@ def test_a_cuda_server_sees_the_devices_that_are_for_it(uuids: list[str], instan
     lines = rendered("/models/x", _llama_server_backend="cuda", llama_plan_result=plan, llama_plan_results=plans)
     found = [line.rpartition("=")[2] for line in lines if "CUDA_VISIBLE_DEVICES" in line]
     assert found == ([shown] if shown else [])
+
+
+@pytest.mark.parametrize(("systemd", "further_apart"), [(252, False), (253, False), (254, True), (257, True)])
+def test_tries_come_further_apart_where_systemd_can(systemd: int, further_apart: bool) -> None:
+    lines = rendered("/models/x", ansible_facts={"llama_hardware": {"os": {"systemd": systemd}}})
+    assert [line for line in lines if line.startswith("Restart")] == (
+        ["RestartSteps=4", "RestartMaxDelaySec=5min"] if further_apart else []
+    )

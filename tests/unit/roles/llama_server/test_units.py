@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[4]
+UNITS = ROOT / "roles/llama_server/files"
 
 
 @pytest.fixture(scope="module", name="units")
@@ -58,6 +59,58 @@ def test_exposure_stays_below_its_bar(units, form, threshold):
 def test_form_has_what_it_needs_and_no_more(units, form, expected):
     found = settings(units / form / "llamacpp@.service")
     assert {name: found[name][-1] for name in expected} == expected
+
+
+# What the documents promise of every server. Lists are whole: what comes later only adds to them.
+PROMISED = {
+    # No swapping of weights, no dump of prompts, and the first to go when memory runs out.
+    "MemorySwapMax": ["0"],
+    "LimitCORE": ["0"],
+    "OOMScoreAdjust": ["500"],
+    "OOMPolicy": ["stop"],
+    # One that keeps dying is tried a few times, and then stays down.
+    "Restart": ["on-failure"],
+    "RestartSec": ["10"],
+    "StartLimitBurst": ["5"],
+    "StartLimitIntervalSec": ["6h"],
+    # A static user with no rights and a credential for its keys, who writes to one place.
+    "User": ["llamacpp"],
+    "Group": ["llamacpp"],
+    "LoadCredential": ["api-keys:/etc/llamacpp/instances/%i/api-keys"],
+    "ProtectSystem": ["strict"],
+    "CacheDirectory": ["llamacpp/%i"],
+    "InaccessiblePaths": ["-/etc/llama.cpp"],
+    "NoNewPrivileges": ["yes"],
+    "CapabilityBoundingSet": [],
+    "AmbientCapabilities": [],
+    "RequiresMountsFor": [
+        "/opt/llamacpp/releases/b11549-{backend}-x86_64-00000000"
+        " /var/lib/llamacpp/models/unsloth--Kimi-K2-Instruct-GGUF/0000000000000000000000000000000000000000/UD-Q2_K_XL"
+    ],
+}
+# Any limit would end every load, as the weights are mapped.
+NEVER = {"MemoryMax", "MemoryHigh", "DynamicUser", "ReadWritePaths", "SupplementaryGroups", "RootDirectory"}
+
+
+@pytest.mark.parametrize(("form", "backend"), [("cpu", "cpu"), ("numa", "cpu"), ("cuda", "cuda")])
+def test_every_form_has_what_is_promised(units, form, backend):
+    found = settings(units / form / "llamacpp@.service")
+    assert {name: found.get(name) for name in PROMISED} == {
+        name: [value.format(backend=backend) for value in values] for name, values in PROMISED.items()
+    }
+    assert not NEVER & set(found)
+    assert "--api-key-file ${CREDENTIALS_DIRECTORY}/api-keys" in found["ExecStart"][0]
+
+
+def test_nodes_of_the_driver_are_made_before_the_server_starts(units):
+    nodes = settings(UNITS / "llamacpp-devices.service")
+    assert "-/usr/bin/nvidia-modprobe -c 0 -u" in nodes["ExecStart"]  # nvidia-uvm, which a server may open and not make
+    assert nodes["Type"] == ["oneshot"]
+    for form in ("cpu", "numa", "cuda"):
+        found = settings(units / form / "llamacpp@.service")
+        for name in ("Wants", "After"):  # without the first nothing starts it, without the second the server would not wait
+            words = " ".join(found[name]).split()
+            assert ("llamacpp-devices.service" in words) is (form == "cuda"), (form, name)
 
 
 @pytest.mark.parametrize("form", ["cpu", "numa", "cuda"])
