@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[4]
 CLOSED = "http://127.0.0.1:9/simple"
@@ -209,3 +210,13 @@ def test_versions_lie_side_by_side(role: Any, tmp_path: Path) -> None:
     for version in wheels:
         assert version in (tmp_path / f"cuda/{version}.1/bin/nvcc").read_text()
         assert (tmp_path / f"cuda/stubs/{version}/libcuda.so.1").exists()
+
+
+def test_what_others_take_of_the_role_is_declared() -> None:
+    declared = yaml.safe_load((ROOT / "roles/cuda_toolkit/meta/argument_specs.yml").read_text())["argument_specs"]
+    taken = {
+        name
+        for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+        for name in re.findall(r"name: onprem\.llamacpp\.cuda_toolkit\n\s+tasks_from: (\w+)", path.read_text())
+    }
+    assert taken == declared.keys() - {"main"}
