@@ -111,7 +111,7 @@ def test_a_builder_that_makes_several_builds_divides_its_compilers(role: Any) ->
     [
         pytest.param("", "2.36", 10**9, "Would unpack", id="as-it-was-made"),
         pytest.param("ab" * 32, "2.36", 10**9, "but it had abababab", id="changed"),
-        pytest.param("", "2.41", 10**9, "was built with glibc 2.41, this host has 2.36", id="too-new-a-library"),
+        pytest.param("", "2.41", 10**9, "was built with glibc 2.41, a has 2.36", id="too-new-a-library"),
         pytest.param("", "2.36", 1000, "Unpacking {} needs 0.0 GB at /opt/llamacpp, but the filesystem / has 0.0 GB free", id="no-room"),
     ],
 )
