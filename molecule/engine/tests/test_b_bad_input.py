@@ -38,7 +38,7 @@ from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refu
                 "llama_engine_source": "archive",
                 "llama_engine_archive": {**ARCHIVE, "url": "http://10.87.0.1:9/x.tar.gz", "sha256": "ab" * 32},
             },
-            ["http://10.87.0.1:9/x.tar.gz could not be had on builder", "refused", "put the file on the controller"],
+            ["http://10.87.0.1:9/x.tar.gz could not be downloaded on builder", "refused", "put the file on the controller"],
             id="archive-that-is-not-there",
         ),
         pytest.param(

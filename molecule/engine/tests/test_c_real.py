@@ -100,8 +100,8 @@ def test_upstreams_binaries_are_a_release(play: Any, taker: Any, served: dict[st
         ),
         pytest.param("taker", {"llama_engine_tag": "b11550"}, ["no checksum of llama-b11550-bin-ubuntu-x64.tar.gz"], id="no-checksum"),
         pytest.param("taker", {"sha256": "ab" * 32}, ["abababab", "find out which of both is right"], id="another-checksum"),
-        pytest.param("taker", {"url": "http://10.87.0.11:8000/none"}, ["could not be had", "mirror of the site"], id="not-there"),
-        pytest.param("taker", {"url": "http://10.87.0.1:9"}, ["could not be had", "mirror of the site"], id="no-way-out"),
+        pytest.param("taker", {"url": "http://10.87.0.11:8000/none"}, ["could not be downloaded", "mirror of the site"], id="not-there"),
+        pytest.param("taker", {"url": "http://10.87.0.1:9"}, ["could not be downloaded", "mirror of the site"], id="no-way-out"),
     ],
 )
 def test_binaries_that_are_refused(play: Any, served: dict[str, Any], host: str, values: dict[str, Any], words: list[str]) -> None:

@@ -15,8 +15,18 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
-LOCKED = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
-ENDS = [({"failed": False}, True), ({"failed": True, "msg": LOCKED}, True), ({"failed": True, "msg": "E:Could not resolve 'deb'"}, False)]
+LISTS = "Failed to lock apt for exclusive operation: Failed to lock directory /var/lib/apt/lists/: E:Could not get lock"
+INSTALL = (
+    "'/usr/bin/apt-get -y install 'ninja-build=1.11.1-1'' failed: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process"
+    " 42 (unattended-upgr)\nE: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another process using it?\n"
+)
+NETWORK = "'/usr/bin/apt-get -y install 'ninja-build=1.11.1-1'' failed: E: Failed to fetch http://deb/pool/n.deb  Could not resolve 'deb'\n"
+ENDS = [
+    ({"failed": False}, True),
+    ({"failed": True, "msg": LISTS}, True),
+    ({"failed": True, "msg": INSTALL}, True),
+    ({"failed": True, "msg": NETWORK}, False),
+]
 
 
 def tasks(entries: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,19 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _package_pr
 @pytest.mark.parametrize(
     ("said", "part"),
     [
-        pytest.param("E:Could not get lock /var/lib/dpkg/lock-frontend", "longer than x_timeout: another program held it", id="apt"),
+        pytest.param(
+            "Failed to lock directory /var/lib/apt/lists/: E:Could not get lock /var/lib/apt/lists/lock",
+            "longer than x_timeout: another program held it",
+            id="apt, its lists",
+        ),
+        pytest.param(
+            "'/usr/bin/apt-get -y install 'gcc'' failed: E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 42 (apt)",
+            "longer than x_timeout: another program held it",
+            id="apt, its packages",
+        ),
+        pytest.param(
+            "Waiting for cache lock: Could not get lock /var/lib/dpkg/lock-frontend.\nE: No space", "E: No space.", id="apt that went on"
+        ),
         pytest.param("yum lockfile is held by another process", "stayed locked", id="module dnf"),
         pytest.param("Waiting for process with pid 42 to finish.\n", "the process 42 holds it", id="dnf that waited"),
         pytest.param("Waiting for process with pid 42 to finish.\nNo space", "to finish. No space.", id="dnf that went on"),
@@ -29,5 +41,5 @@ def test_package_problem(said: str, part: str) -> None:
 
 
 def test_holder_is_named() -> None:
-    sentence = _package_problems.package_problem("E:Could not get lock /var/lib/dpkg/lock", "x", {"name": "unattended-upgr", "pid": 42})
+    sentence = _package_problems.package_problem("E: Could not get lock /var/lib/dpkg/lock", "x", {"name": "unattended-upgr", "pid": 42})
     assert "unattended-upgr (PID 42) holds it" in sentence

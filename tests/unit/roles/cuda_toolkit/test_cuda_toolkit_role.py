@@ -5,23 +5,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import http.server
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[4]
 CLOSED = "http://127.0.0.1:9/simple"
 PLAY = [
     {
-        "hosts": "localhost",
+        "hosts": "all",
         "connection": "local",
         "gather_facts": False,
         "tasks": [
@@ -153,17 +158,50 @@ def test_nothing_is_on_the_path_of_logins_unless_asked(role: Any, tmp_path: Path
     assert ("llamacpp-cuda.sh" in told) == (f"+export PATH={tmp_path}/cuda/13.0.2/bin:$PATH" in told) == wanted
 
 
+def make_wheel(folder: Path, version: str, files: int = 0) -> dict[str, Any]:
+    """A small wheel that stands for a toolkit, with so many files besides; what the role knows of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"nvidia_cuda_nvcc-{version}.1-py3-none-manylinux2014_x86_64.whl"
+    about = f"nvidia_cuda_nvcc-{version}.1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("nvidia/cu13/bin/nvcc", f"#!/bin/sh\necho {version}\n")
+        archive.writestr("nvidia/cu13/include/cuda.h", "typedef int CUresult;\nCUresult cuInit(unsigned int flags);\n")
+        for number in range(files):
+            archive.writestr(f"nvidia/cu13/include/{number}.h", "")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: nvidia-cuda-nvcc\nVersion: {version}.1\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-manylinux2014_x86_64\n")
+    pin = {"name": "nvidia-cuda-nvcc", "version": f"{version}.1", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"release": f"{version}.1", "inside": "nvidia/cu13", "wheels": {"x86_64": [pin]}}
+
+
+def test_two_builds_on_one_host_take_the_index_and_unpack_once(role: Any, tmp_path: Path) -> None:
+    """Two kinds of hosts have their builds made by one builder, at once and in the same folders."""
+    project = tmp_path / "simple/nvidia-cuda-nvcc"
+    wheels = {"13.0": make_wheel(project, "13.0", files=3000)}
+    (wheel,) = (path.name for path in project.iterdir())
+    (project / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
+    asked = []
+
+    class Index(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_arguments: Any) -> None:
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Index, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        index = f"http://127.0.0.1:{server.server_port}/simple"
+        status, told = role(None, "-i", "other,", _cuda_toolkit_wheels=wheels, cuda_toolkit_index_url=index)
+        server.shutdown()
+    assert status == 0, told
+    assert [path for path in asked if path.endswith(".whl")] == [f"/simple/nvidia-cuda-nvcc/{wheel}"]
+    (unpacked,) = re.findall(r"TASK \[onprem.llamacpp.cuda_toolkit : Unpack the wheels\] \*+ (.*?) TASK", told)
+    assert sorted(re.findall(r"(\w+): \[", unpacked)) == ["changed", "ok"]
+    assert sorted(left(tmp_path)) == ["13.0.1", "stubs"]
+    assert "echo 13.0" in (tmp_path / "cuda/13.0.1/bin/nvcc").read_text()
+
+
 def test_versions_lie_side_by_side(role: Any, tmp_path: Path) -> None:
     folder = tmp_path / "wheels"
-    folder.mkdir()
-    wheels = {}
-    for version in ("13.0", "13.1"):
-        path = folder / f"nvidia_cuda_nvcc-{version}.1-py3-none-manylinux2014_x86_64.whl"
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("nvidia/cu13/bin/nvcc", f"#!/bin/sh\necho {version}\n")
-            archive.writestr("nvidia/cu13/include/cuda.h", "typedef int CUresult;\nCUresult cuInit(unsigned int flags);\n")
-        pin = {"name": "nvidia-cuda-nvcc", "version": f"{version}.1", "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        wheels[version] = {"release": f"{version}.1", "inside": "nvidia/cu13", "wheels": {"x86_64": [pin]}}
+    wheels = {version: make_wheel(folder, version) for version in ("13.0", "13.1")}
     for version in wheels:
         wish = {"cuda_toolkit_source": "pypi", "cuda_toolkit_version": version, "cuda_toolkit_wheel_directory": str(folder)}
         status, told = role(None, _cuda_toolkit_wheels=wheels, **wish)
@@ -172,3 +210,13 @@ def test_versions_lie_side_by_side(role: Any, tmp_path: Path) -> None:
     for version in wheels:
         assert version in (tmp_path / f"cuda/{version}.1/bin/nvcc").read_text()
         assert (tmp_path / f"cuda/stubs/{version}/libcuda.so.1").exists()
+
+
+def test_what_others_take_of_the_role_is_declared() -> None:
+    declared = yaml.safe_load((ROOT / "roles/cuda_toolkit/meta/argument_specs.yml").read_text())["argument_specs"]
+    taken = {
+        name
+        for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]
+        for name in re.findall(r"name: onprem\.llamacpp\.cuda_toolkit\n\s+tasks_from: (\w+)", path.read_text())
+    }
+    assert taken == declared.keys() - {"main"}

@@ -50,11 +50,11 @@ def role(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         done = subprocess.run(
             ["ansible-playbook", "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml"), "-e", json.dumps(extra), *arguments],
             cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp")},
+            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp"), "PIP_RETRIES": "0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return done.returncode, " ".join(done.stdout.split())
@@ -111,7 +111,7 @@ def test_a_builder_that_makes_several_builds_divides_its_compilers(role: Any) ->
     [
         pytest.param("", "2.36", 10**9, "Would unpack", id="as-it-was-made"),
         pytest.param("ab" * 32, "2.36", 10**9, "but it had abababab", id="changed"),
-        pytest.param("", "2.41", 10**9, "was built with glibc 2.41, this host has 2.36", id="too-new-a-library"),
+        pytest.param("", "2.41", 10**9, "was built with glibc 2.41, a has 2.36", id="too-new-a-library"),
         pytest.param("", "2.36", 1000, "Unpacking {} needs 0.0 GB at /opt/llamacpp, but the filesystem / has 0.0 GB free", id="no-room"),
     ],
 )
@@ -127,3 +127,29 @@ def test_check_mode_looks_at_the_cached_build(role: Any, tmp_path: Path, sha256:
     status, told = role({"a": host}, "--check")
     assert words.format(build_id) in told, told
     assert (status == 0) is (words == "Would unpack")
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        pytest.param(
+            {"_llama_engine_family": "redhat"}, "cmake, gcc-c++, git, ninja-build, openssl-devel could not be installed", id="packages"
+        ),
+        pytest.param({"_llama_engine_family": ""}, "CUDA 13.0 could not be installed", id="toolkit"),
+    ],
+)
+def test_the_host_that_lacks_packages_is_named(role: Any, tmp_path: Path, variables: dict[str, Any], words: str) -> None:
+    """And not the host that the build is made for."""
+    status, told = role(
+        {"a": facts("9.0"), "builder": facts()},
+        llama_engine_root=str(tmp_path / "engine"),
+        llama_engine_git_url="file:///nonexistent",
+        cuda_toolkit_root=str(tmp_path / "cuda"),
+        cuda_toolkit_index_url="http://127.0.0.1:9/simple",
+        _cuda_toolkit_packages=[],
+        _cuda_toolkit_retries=0,
+        **variables,
+    )
+    assert status == 2
+    assert re.search(rf"fatal: \[a -> builder\]\S* .*{re.escape(words)} on builder", told), told
+    assert f"{words} on a" not in told

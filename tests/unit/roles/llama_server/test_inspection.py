@@ -35,6 +35,12 @@ DAMAGE = {
     "file-gone": (lambda folder: (folder / "server.env").unlink(), "server.env is not as it was deployed"),
     "shard-shorter": (lambda folder: (folder / "model.gguf").write_bytes(b"GG"), "model.gguf has 2 bytes instead of 4"),
     "shard-gone": (lambda folder: (folder / "model.gguf").unlink(), "model.gguf is gone"),
+    "packages-changed": (
+        lambda folder: (folder / "engine/build.json").write_text(
+            json.dumps({"build_id": "b1-cpu", "packages": {"libllama0": "1"}, "files": {str(folder / "server.env"): "0" * 64}})
+        ),
+        "which makes an engine of them and gates it",
+    ),
     "engine-gone": (lambda folder: (folder / "engine/bin/llama-server").unlink(), "has no llama-server any more"),
 }
 
