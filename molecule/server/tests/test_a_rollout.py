@@ -56,11 +56,14 @@ def states(results: dict[str, Any]) -> dict[str, tuple[str, int]]:
 
 
 def test_good_rollout_goes_ring_by_ring(roll: Any, fleet: Any) -> None:
-    run, results = roll("UD-TQ1_0")
+    run, results = roll("UD-TQ1_0", "-e", "llama_rollout_soak=2")
     assert run.status == 0, run.output[-3000:]
     assert states(results) == {"one": ("committed", 1), "two": ("committed", 2), "three": ("committed", 3), "four": ("committed", 3)}
     assert set(fleet.quants().values()) == {"UD-TQ1_0"}
     assert "4 hosts on the new deployment" in run.text
+    # Each ring soaks before it is asked once more, and so before the next one begins.
+    rings = run.output.split("PLAY [Switch in rings]")[1:]
+    assert [ring.partition("Ask the server once more")[0].count("Pausing for 2 seconds") for ring in rings] == [1, 1, 1]
 
 
 def test_second_run_finds_every_host_proven(roll: Any, fleet: Any) -> None:
@@ -71,7 +74,7 @@ def test_second_run_finds_every_host_proven(roll: Any, fleet: Any) -> None:
     assert fleet.processes() == before
 
 
-def test_deployment_that_fails_at_the_canary_touches_nobody_else(roll: Any, fleet: Any) -> None:
+def test_deployment_that_fails_at_the_canary_touches_nobody_else(roll: Any, fleet: Any, on_host: Any) -> None:
     before = fleet.processes()
     # With its header read first it would have been refused by the plan.
     run, results = roll("Q8_0", "-e", "llama_plan_read_headers=false")
@@ -81,6 +84,16 @@ def test_deployment_that_fails_at_the_canary_touches_nobody_else(roll: Any, flee
     assert set(fleet.quants().values()) == {"UD-TQ1_0"}
     after = fleet.processes()
     assert {name for name in HOSTS if after[name] != before[name]} == {"one"}
+    # Everybody had the model before the canary's server was touched.
+    switch = json.loads(on_host("one").file("/var/lib/llamacpp/instances/main/switch.json").content_string)
+    assert switch["to"] == results["one"]["to"]
+    for name in HOSTS:
+        folder = on_host(name).check_output("dirname /var/lib/llamacpp/models/onprem--Tiny-Kimi-K2-GGUF/*/Q8_0/manifest.json")
+        manifest = json.loads(on_host(name).file(f"{folder}/manifest.json").content_string)
+        assert {file["name"]: on_host(name).file(f"{folder}/{file['name']}").size for file in manifest["files"]} == {
+            file["name"]: file["size"] for file in manifest["files"]
+        }
+        assert manifest["published_at"] <= switch["started_at"], name
 
 
 def test_failure_in_the_second_ring_takes_the_first_one_back_when_asked(roll: Any, fleet: Any, tmp_path: Path) -> None:

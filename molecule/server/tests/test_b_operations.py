@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import plays
 import pytest
+from conftest import INVENTORY
 
 
 @pytest.fixture(name="status")
@@ -25,17 +27,21 @@ def fixture_status(play: Any, tmp_path: Path) -> Any:
     return run
 
 
-def test_way_back_is_one_command_of_seconds(play: Any, fleet: Any) -> None:
+def test_way_back_is_one_command_of_seconds(play: Any, fleet: Any, on_host: Any) -> None:
     assert set(fleet.quants().values()) == {"UD-Q2_K_XL"}
-    started = time.monotonic()
-    # Nothing is fetched for it.
-    nowhere = ("-e", "llama_model_endpoint=http://127.0.0.1:9", "-e", "llama_engine_git_url=http://127.0.0.1:9")
-    run = play("--limit", "one", *nowhere, playbook="playbooks/rollback.yml")
-    print(f"rollback took {time.monotonic() - started:.1f} s with its load")
-    assert run.status == 0, run.output[-3000:]
-    assert fleet.quants()["one"] == "UD-TQ1_0"
-    assert play("--limit", "one", playbook="playbooks/rollback.yml").status == 0
-    assert fleet.quants()["one"] == "UD-Q2_K_XL"
+    # Nothing is fetched for it: the mirror is all that these hosts get models from, and it is out of their reach.
+    plays.lab(INVENTORY, "link", "lab_link=cut", "mirror")
+    try:
+        assert not on_host("one").run("timeout 10 bash -c '</dev/tcp/10.85.0.10/80'").succeeded
+        started = time.monotonic()
+        run = play("--limit", "one", playbook="playbooks/rollback.yml")
+        print(f"rollback took {time.monotonic() - started:.1f} s with its load")
+        assert run.status == 0, run.output[-3000:]
+        assert fleet.quants()["one"] == "UD-TQ1_0"
+        assert play("--limit", "one", playbook="playbooks/rollback.yml").status == 0
+        assert fleet.quants()["one"] == "UD-Q2_K_XL"
+    finally:
+        plays.lab(INVENTORY, "link", "lab_link=restore", "mirror")
 
 
 def test_status_of_a_fleet_that_is_well(status: Any) -> None:
