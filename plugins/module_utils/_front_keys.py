@@ -18,6 +18,7 @@ from ansible_collections.onprem.llamacpp.plugins.module_utils import _instance
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 KEY = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*$")
+SHOWN = re.compile(r'^proxy_set_header Authorization "Bearer (.+)";$', re.MULTILINE)
 
 
 class Client(NamedTuple):
@@ -106,7 +107,18 @@ def callers(instance: str, keys: Mapping[str, list[str]]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
+def engine_keys(text: str) -> list[str]:
+    """The keys of the engine's key file."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def shown_key(text: str) -> str:
+    """The key in what `engine_key` has written; empty without one."""
+    found = SHOWN.search(text)
+    return found[1] if found else ""
+
+
 def engine_key(text: str) -> str:
     """What nginx shows the engine instead of what the client has shown, from the engine's key file; nothing when it needs no key."""
-    held = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    held = engine_keys(text)
     return f'proxy_set_header Authorization "{"Bearer " + held[0] if held else ""}";\n'

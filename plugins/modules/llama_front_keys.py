@@ -55,7 +55,10 @@ options:
     type: bool
     default: true
   engine_keys:
-    description: The engine's own keys, of which nginx uses the first. Empty makes one, once.
+    description:
+      - The engine's own keys, of which nginx uses the first. Empty makes one, once.
+      - Where the front serves, the first must be a key that the running engine has read, or nothing is changed. A key file that was
+        removed gets the key that nginx uses.
     type: list
     elements: str
     default: []
@@ -103,8 +106,28 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _front_keys, _instance
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _front_keys, _instance, _server
 from ansible_collections.onprem.llamacpp.plugins.module_utils._front import File, Front, FrontError
+
+RUNS = ("active", "activating", "reloading")
+
+
+def usable_engine_keys(given: list[str], shown: str, instance: _instance.Instance) -> list[str]:
+    """The engine's keys while it runs and nginx shows it one: those given, or else the one shown where the key file has none.
+
+    :raises FrontError: nginx would show a key that the engine has not read
+    """
+    held = _front_keys.engine_keys(_instance.read_text(instance.api_keys) or "")
+    first = (given or held or [shown])[0]
+    read = [] if instance.key_file_is_newer(_server.started_monotonic(instance.name)) else held
+    if first not in (shown, *read):
+        raise FrontError(
+            f"{'llama_server_api_keys' if given else instance.api_keys} must begin with a key that the running engine of {instance.name}"
+            " has read, and begins with another one. nginx would use it at once, and all clients would be refused until the engine is"
+            " restarted. Nothing was changed. Clients change their keys with llama_server_front_rotate; the engine's own can stay. To"
+            " change it too, put the new key behind the old one, run site.yml, then remove the old one and run site.yml again."
+        )
+    return given or ([] if held else [shown])
 
 
 def apply(params: dict[str, Any], check_mode: bool, front: Front, instance: _instance.Instance) -> dict[str, Any]:
@@ -118,17 +141,23 @@ def apply(params: dict[str, Any], check_mode: bool, front: Front, instance: _ins
     problems = _front_keys.problems(clients, params["rotate"], params["retire"])
     if problems:
         raise FrontError(" ".join(problems))
-    new_engine_key = params["engine_key"] and not instance.key_file_is_right(params["engine_keys"])
+    engine_keys, served = params["engine_keys"], front.path("engine-key.conf")
+    shown = _front_keys.shown_key(_instance.read_text(served) or "") if os.path.exists(front.site) else ""
+    in_use = bool(shown) and _server.active_state(instance.name) in RUNS
+    if in_use and params["engine_key"]:
+        engine_keys = usable_engine_keys(engine_keys, shown, instance)
+    new_engine_key = params["engine_key"] and not instance.key_file_is_right(engine_keys)
     if new_engine_key and not check_mode:
-        instance.ensure_key_file(params["engine_keys"])
+        instance.ensure_key_file(engine_keys)
     engine_key = (_instance.read_text(instance.api_keys) or "") if params["engine_key"] else ""
 
     held = _front_keys.read(front.clients)
     keys = _front_keys.wanted(clients, held, params["rotate"], params["retire"])
     files = {os.path.join(front.clients, name): File("\n".join([*mine, ""])) for name, mine in keys.items()}
     files[front.path("callers.conf")] = File(_front_keys.callers(front.name, keys))
-    if not (new_engine_key and check_mode):
-        files[front.path("engine-key.conf")] = File(_front_keys.engine_key(engine_key))
+    # One that needs no key any more may still be asking for it, and does not mind it later.
+    if not (new_engine_key and check_mode) and (params["engine_key"] or not in_use):
+        files[served] = File(_front_keys.engine_key(engine_key))
     result = front.apply(files, [os.path.join(front.clients, name) for name in held if name not in keys], check_mode)
     told = [{"name": name, "file": os.path.join(front.clients, name), "valid": len(mine)} for name, mine in sorted(keys.items())]
     return {**result, "changed": result["changed"] or new_engine_key, "clients": told}

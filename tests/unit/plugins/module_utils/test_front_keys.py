@@ -10,7 +10,7 @@ import re
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils._front_keys import Client, callers, engine_key, problems, wanted
+from ansible_collections.onprem.llamacpp.plugins.module_utils._front_keys import Client, callers, engine_key, problems, shown_key, wanted
 
 A, B = Client("a"), Client("b")
 GIVEN = "given-key-0123456789"
@@ -72,3 +72,4 @@ def test_nginx_compares_whole_keys_and_their_case():
 @pytest.mark.parametrize(("text", "header"), [("# made\nkey1\nkey2\n", '"Bearer key1"'), ("", '""')], ids=["the first one", "none"])
 def test_engine_is_shown_its_own_key(text, header):
     assert engine_key(text) == f"proxy_set_header Authorization {header};\n"
+    assert shown_key(engine_key(text)) == header.strip('"')[len("Bearer ") :]

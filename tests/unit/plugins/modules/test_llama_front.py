@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Union
 
@@ -104,6 +105,54 @@ def test_engine_has_a_key_of_its_own(front, keys, instance):
     own = Path(instance.api_keys).read_text().strip()
     assert Path(front.path("engine-key.conf")).read_text() == f'proxy_set_header Authorization "Bearer {own}";\n'
     assert own not in held(front, "chat")
+
+
+@pytest.fixture(name="engine_runs")
+def fixture_engine_runs(keys, put, monkeypatch):
+    """The front serves, and the engine has read its key file."""
+    keys({"chat": ()}, engine_keys=["old"])
+    put()
+    monkeypatch.setattr(llama_front_keys._server, "active_state", lambda _name: "active")
+    monkeypatch.setattr(llama_front_keys._server, "started_monotonic", lambda _name: time.monotonic() + 1)
+
+
+@pytest.mark.usefixtures("engine_runs")
+def test_key_that_the_engine_has_not_read_is_refused(tmp_path, keys, instance, monkeypatch):
+    before = tree(tmp_path)
+    for check_mode in (True, False):
+        for given in (["new"], ["new", "old"]):
+            with pytest.raises(_front.FrontError, match="llama_server_api_keys must begin with a key that the running engine of main has"):
+                keys({"chat": ()}, check_mode, engine_keys=given, rotate=["chat"])
+    assert tree(tmp_path) == before
+    Path(instance.api_keys).write_text("new\n")
+    monkeypatch.setattr(llama_front_keys._server, "started_monotonic", lambda _name: 1e-6)  # before the file was written
+    with pytest.raises(_front.FrontError, match="api-keys must begin"):
+        keys({"chat": ()})
+    monkeypatch.setattr(llama_front_keys._server, "active_state", lambda _name: "inactive")
+    assert keys({"chat": ()}, engine_keys=["other"])["changed"]
+
+
+@pytest.mark.usefixtures("engine_runs")
+def test_key_of_the_engine_changes_behind_the_old_one(front, keys, instance):
+    shown = Path(front.path("engine-key.conf"))
+    assert keys({"chat": ()}, engine_keys=["old", "new"])["changed"]
+    assert (Path(instance.api_keys).read_text(), '"Bearer old"' in shown.read_text()) == ("old\nnew\n", True)
+    assert keys({"chat": ()}, engine_keys=["new"])["changed"]
+    assert (Path(instance.api_keys).read_text(), '"Bearer new"' in shown.read_text()) == ("new\n", True)
+
+
+@pytest.mark.usefixtures("engine_runs")
+def test_key_file_that_was_removed_gets_the_key_that_nginx_shows(front, keys, instance):
+    before = tree(front.root)
+    os.unlink(instance.api_keys)
+    assert keys({"chat": ()})["changed"] and Path(instance.api_keys).read_text() == "old\n"
+    assert tree(front.root) == before
+
+
+@pytest.mark.usefixtures("engine_runs")
+def test_key_is_shown_to_the_engine_that_may_still_ask_for_it(front, keys):
+    before = tree(front.root)
+    assert keys({"chat": ()}, engine_key=False)["changed"] is False and tree(front.root) == before
 
 
 def test_change_of_key_is_loaded_and_revoking_one_keeps_the_others(front, keys, put, nginx):
