@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages, _mig
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions
 
 PLAN = {
@@ -400,18 +400,33 @@ def test_files(plan: dict[str, Any], paths: int, services: list[str]) -> None:
     assert _driver_boot.services(plan) == services
 
 
+def divided(gpus: list[dict[str, Any]], instances: int) -> list[dict[str, Any]]:
+    """Devices as facts have them where the second GPU is divided into equal instances."""
+    listing = ["GPU 0: NVIDIA H200 (UUID: GPU-1)", "GPU 1: NVIDIA A100 (UUID: GPU-2)"]
+    listing += [f"  MIG 3g.40gb     Device  {n}: (UUID: MIG-{n})" for n in range(instances)]
+    reports = [
+        f"<mig_device><index>{n}</index><gpu_instance_id>{n + 1}</gpu_instance_id>"
+        "<fb_memory_usage><total>40448 MiB</total></fb_memory_usage></mig_device>"
+        for n in range(instances)
+    ]
+    xml = f"<nvidia_smi_log><gpu><uuid>GPU-2</uuid>{''.join(reports)}</gpu></nvidia_smi_log>"
+    return _mig.divide(gpus, {"GPU-2"}, lambda argv: (0, "\n".join(listing) if "-L" in argv else xml, ""))[0]
+
+
 def test_settings_come_back() -> None:
-    gpu = {"uuid": "GPU-1", "power_limit": 300.0, "name": "NVIDIA H200", "mig_parent": ""}
-    mig = [{"uuid": f"MIG-{n}", "power_limit": None, "name": "NVIDIA A100 MIG 3g.40gb", "mig_parent": "GPU-2"} for n in (1, 2)]
-    before = _driver_boot.settings([gpu, *mig])
-    assert before == {"power": {"GPU-1": 300.0}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}
-    assert _driver_boot.restore(before, [gpu, *mig]) == []
-    assert _driver_boot.restore(before, [{**gpu, "power_limit": 700.0}]) == [
-        ["nvidia-smi", "-i", "GPU-1", "-pl", "300"],
+    card = {"mig_parent": "", "total": 81920, "bandwidth": 0, "pci_address": "0000:10:00.0"}
+    gpu = {**card, "uuid": "GPU-1", "power_limit": 300.0, "name": "NVIDIA H200"}
+    mig = {**card, "uuid": "GPU-2", "power_limit": 250.0, "name": "NVIDIA A100"}
+    before = _driver_boot.settings(divided([gpu, mig], 2))
+    assert before == {"power": {"GPU-1": 300.0, "GPU-2": 250.0}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}
+    assert _driver_boot.restore(before, divided([gpu, mig], 2)) == []
+    limits = [["nvidia-smi", "-i", "GPU-1", "-pl", "300"], ["nvidia-smi", "-i", "GPU-2", "-pl", "250"]]
+    divides = [
         ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
         ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
     ]
-    assert _driver_boot.restore(before, []) == [
-        ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
-        ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
-    ]
+    lost = [{**gpu, "power_limit": 700.0}, {**mig, "power_limit": 400.0}]
+    assert _driver_boot.restore(before, divided(lost, 2)) == limits
+    # With the instances gone, and with the mode gone too.
+    assert _driver_boot.restore(before, divided(lost, 0)) == _driver_boot.restore(before, lost) == [*limits, *divides]
+    assert _driver_boot.restore(before, []) == [limits[1], *divides]
