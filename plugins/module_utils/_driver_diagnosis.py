@@ -70,7 +70,8 @@ def collect(kernel: str, load: str = "", run: Run = run_command) -> dict[str, An
     logs = {path: compiler_lines(text) for path, text in texts.items() if of_kernel(text, kernel)}
     kernel_log = run(["dmesg"])[1].splitlines()
     state = _driver_state.collect("other", run=run)
-    cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA]
+    # Cards that are kept for virtual machines are none that a driver has to serve.
+    cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA and not card["driver"].startswith(_pci.KEPT)]
     return {
         "kernel": kernel,
         "devices": [card["pci_address"] for card in cards],

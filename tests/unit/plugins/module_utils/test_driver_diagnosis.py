@@ -190,3 +190,16 @@ def test_collecting_survives_missing_tools() -> None:
     assert found["smi"]["status"] == 127
     assert found["module"]["version"] == ""
     assert not _d.diagnose(found)["working"]
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "pci-stub"])
+def test_a_card_of_a_virtual_machine_is_not_missed(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    """Facts leave it out as well."""
+    cards = [
+        {"vendor": "10de", "pci_address": GPU, "driver": "nvidia"},
+        {"vendor": "10de", "pci_address": "0000:11:00.0", "driver": driver},
+    ]
+    monkeypatch.setattr(_d._pci, "scan", lambda: cards)
+    answers = {"nvidia-smi": (0, "00000000:10:00.0, 580.95.05\n", "")}
+    found = _d.collect(KERNEL, run=lambda argv: answers.get(argv[0], (127, "", "")))
+    assert (found["devices"], _d.diagnose(found)["working"]) == ([GPU], True)
