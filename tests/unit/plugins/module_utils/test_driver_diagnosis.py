@@ -75,6 +75,8 @@ NONE = {"version": "", "vermagic": "", "license": ""}
         pytest.param({"container": "systemd-nspawn"}, "container", "this host is a systemd-nspawn container", id="container"),
         pytest.param({"modules": ["nouveau"]}, "nouveau", "nouveau holds the devices", id="nouveau is loaded"),
         pytest.param({"bound": {GPU: "nouveau"}}, "nouveau", "nouveau holds the devices", id="nouveau is bound"),
+        pytest.param({"modules": ["nova_core"]}, "nouveau", "nova_core holds the devices", id="nova_core is loaded"),
+        pytest.param({"bound": {GPU: "NovaCore"}}, "nouveau", "nova_core holds the devices", id="nova_core is bound"),
         pytest.param(
             {"secure_boot": True, "load": "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"},
             "secure_boot",
