@@ -238,10 +238,44 @@ def test_undo() -> None:
         "broken": {"version": "1", "whole": False, "held": False},
         "new": {"version": "1", **whole},
     }
-    assert _driver_versions.undo(before, after, "apt") == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
-    assert _driver_versions.undo(before, after, "dnf")["reinstall"] == ["broken-1", "upgraded-1"]
+    own = list(after)
+    assert _driver_versions.undo(before, after, "apt", own) == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    assert _driver_versions.undo(before, after, "dnf", own)["reinstall"] == ["broken-1", "upgraded-1"]
     half = {"left": {"version": "1", "whole": False, "held": False}}
-    assert _driver_versions.undo(half, half, "apt") == {"purge": ["left"], "reinstall": []}
+    assert _driver_versions.undo(half, half, "apt", ["left"]) == {"purge": ["left"], "reinstall": []}
+    # What others have brought, and what happened while another program was at work, is not the run's to take back.
+    assert _driver_versions.undo(before, after, "apt", ["broken"]) == {"purge": [], "reinstall": ["broken=1"]}
+    assert _driver_versions.undo(before, after, "apt", own, f"failed\n{LOCKED}") == {"purge": [], "reinstall": []}
+
+
+# As apt-get 2.6 and the module dnf print it.
+SIMULATED = """\
+NOTE: This is only a simulation!
+The following NEW packages will be installed:
+  dkms linux-image-lab
+Remv nvidia-kernel-dkms [580.95.05-1]
+Inst libc6:i386 [2.36-9] (2.36-9+deb12u10 Debian:12.10/stable [i386])
+Inst linux-image-lab (6.1.2 localhost [all])
+Inst nvidia-kernel-support (580.95.05-1 localhost [all])
+Conf half (1 localhost [all])
+"""
+TRIAL = [
+    "Installed: kernel-devel-6.1.0-99.el10.noarch",
+    "Installed: kernel-core-0:6.1.0-100.el10.noarch",
+    "Removed: dkms-3:3.2.1-1.el9.noarch",
+]
+CHOICE = {"headers": ["linux-headers-6.1", "linux-headers-amd64=6.1.1"], "install": ["nvidia-driver-cuda=580.95.05-1"]}
+
+
+def test_what_the_run_brings_and_takes_itself() -> None:
+    own = ["linux-headers-6.1", "linux-headers-amd64", "nvidia-driver-cuda"]
+    assert _driver_versions.touched(CHOICE, [], []) == own
+    along = _driver_versions.touched(CHOICE, [SIMULATED, ""], [])
+    assert sorted(set(along) - set(own)) == ["half", "libc6", "linux-image-lab", "nvidia-kernel-dkms", "nvidia-kernel-support"]
+    assert _driver_versions.kernels(along) == ["linux-image-lab"]
+    of_rpm = _driver_versions.touched({"headers": [], "install": []}, [], TRIAL)
+    assert of_rpm == ["dkms", "kernel-core-6.1.0-100.el10.noarch", "kernel-devel-6.1.0-99.el10.noarch"]
+    assert _driver_versions.kernels(of_rpm) == ["kernel-core-6.1.0-100.el10.noarch"]
 
 
 def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
