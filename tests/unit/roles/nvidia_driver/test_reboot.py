@@ -85,10 +85,22 @@ def test_an_upgrade_under_a_loaded_module_asks_before_anything_is_changed(run_ta
 SMI = 'echo "$@" >> {}/asked\n'
 
 
-@pytest.mark.parametrize(("restored", "asked"), [pytest.param(False, True, id="pending"), pytest.param(True, False, id="set by the run")])
-def test_what_a_restart_of_the_users_has_taken_is_set_again(tmp_path: Path, run_tasks: Any, restored: bool, asked: bool) -> None:
-    """The run that installed the driver was not allowed to restart the host; somebody has since."""
-    record = {"restored": restored, "settings": {"power": {}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}, "version": "580.95.05"}
+HALVES = {"GPU-2": ["3g.40gb", "3g.40gb"]}
+
+
+@pytest.mark.parametrize(
+    ("restored", "mig", "asked"),
+    [
+        pytest.param(False, HALVES, True, id="pending"),
+        pytest.param(False, {}, False, id="nothing was lost"),
+        pytest.param(True, HALVES, False, id="set by the run"),
+    ],
+)
+def test_what_a_restart_of_the_users_has_taken_is_set_again(
+    tmp_path: Path, run_tasks: Any, restored: bool, mig: dict[str, Any], asked: bool
+) -> None:
+    """The run that installed the driver was not allowed to restart the host; somebody has since. It is done once."""
+    record = {"restored": restored, "settings": {"power": {}, "mig": mig}, "version": "580.95.05"}
     (tmp_path / "driver.json").write_text(json.dumps(record))
     facts = hardware("nvidia")
     facts["platform"] = "debian-12"
