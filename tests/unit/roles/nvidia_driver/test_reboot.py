@@ -71,6 +71,21 @@ def test_a_restart_that_cannot_be_carried_out_is_refused_before_the_drain(run_ta
     assert "Drain the host" not in done.stdout
 
 
+def test_a_host_is_drained_before_it_restarts(tmp_path: Path, run_tasks: Any) -> None:
+    """The restart itself is refused by Ansible, which runs on that very host."""
+    drain = tmp_path / "drain.yml"
+    drain.write_text(f"- ansible.builtin.copy: {{content: drained, dest: {tmp_path}/drained}}\n")
+    extra = {
+        "_nvidia_driver_hardware": hardware("nouveau"),
+        "__nvidia_driver_plan": {"kernels": ["6.1"], "action": "verify"},
+        "_nvidia_driver_unattended": "",
+        "nvidia_driver_drain": str(drain),
+    }
+    done = run_tasks("reboot", {"one": {}}, extra, {"modprobe": "exit 0\n"})
+    assert done.returncode == 2 and "would reboot the control node" in " ".join(done.stdout.split()), done.stdout
+    assert (tmp_path / "drained").read_text() == "drained"
+
+
 def test_an_upgrade_under_a_loaded_module_asks_before_anything_is_changed(run_tasks: Any) -> None:
     facts = hardware("nvidia")
     facts["driver"]["version"] = "570.1.2"

@@ -86,3 +86,12 @@ def test_a_device_that_does_not_compute_is_only_told_of_where_that_was_asked_for
     told = " ".join(done.stdout.split())
     assert done.returncode == 0, done.stdout
     assert "It answers. But a device does not compute: cuInit failed: CUDA_ERROR_SYSTEM_NOT_READY (802)" in told, done.stdout
+
+
+@pytest.mark.parametrize(("restart", "back"), [pytest.param("nouveau is loaded", True, id="restarted"), pytest.param("", False, id="not")])
+def test_a_host_that_was_drained_is_taken_back(tmp_path: Path, prove: Any, restart: str, back: bool) -> None:
+    undrain = tmp_path / "undrain.yml"
+    undrain.write_text(f"- ansible.builtin.copy: {{content: back, dest: {tmp_path}/back}}\n")
+    done = prove(__nvidia_driver_restart=restart, nvidia_driver_undrain=str(undrain))
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "back").exists() == back
