@@ -28,6 +28,8 @@ class FilterModule:
             "driver_locks": _driver_versions.locks,
             "driver_unbuilt": _driver_versions.unbuilt,
             "driver_erased": _driver_versions.erased,
+            "driver_touched": _driver_versions.touched,
+            "driver_kernels": _driver_versions.kernels,
             "driver_undo": _driver_versions.undo,
             "driver_undo_problem": _driver_versions.undo_problem,
             "driver_install_problem": _driver_versions.install_problem,

@@ -24,7 +24,9 @@ _LINKING = re.compile(
 )
 _SIGNATURE = re.compile(r"Key was rejected by service|Required key not available|Operation not permitted|Lockdown: ", re.IGNORECASE)
 _FORMAT = re.compile(r"Exec format error|disagrees about version of symbol|version magic", re.IGNORECASE)
-_KERNEL_LINE = re.compile(r"NVRM|nvidia|nouveau|Lockdown|Xid", re.IGNORECASE)
+_KERNEL_LINE = re.compile(r"NVRM|nvidia|nouveau|nova.?core|Lockdown|Xid", re.IGNORECASE)
+# Modules of the kernel that hold NVIDIA's devices, by the names that their drivers have on the bus.
+_OF_THE_KERNEL = {"nouveau": "nouveau", "nova_core": "nova_core", "nova-core": "nova_core", "NovaCore": "nova_core"}
 
 
 def compiler_lines(text: str, most: int = 3) -> list[str]:
@@ -70,7 +72,8 @@ def collect(kernel: str, load: str = "", run: Run = run_command) -> dict[str, An
     logs = {path: compiler_lines(text) for path, text in texts.items() if of_kernel(text, kernel)}
     kernel_log = run(["dmesg"])[1].splitlines()
     state = _driver_state.collect("other", run=run)
-    cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA]
+    # Cards that are kept for virtual machines are none that a driver has to serve.
+    cards = [card for card in _pci.scan() if card["vendor"] == _pci.NVIDIA and not card["driver"].startswith(_pci.KEPT)]
     return {
         "kernel": kernel,
         "devices": [card["pci_address"] for card in cards],
@@ -116,8 +119,10 @@ def _unloaded(evidence: dict[str, Any]) -> tuple[str, str]:
     said = "\n".join([evidence["load"], *evidence["log"]])
     if evidence["container"]:
         return "container", f"No module can be loaded: this host is a {evidence['container']} container."
-    if "nouveau" in evidence["modules"] or "nouveau" in evidence["bound"].values():
-        return "nouveau", "The driver nouveau holds the devices. It is switched off from the next start on: restart the host."
+    bound = {_OF_THE_KERNEL.get(name, "") for name in evidence["bound"].values()}
+    for name in dict.fromkeys(_OF_THE_KERNEL.values()):
+        if name in evidence["modules"] or name in bound:
+            return "nouveau", f"The driver {name} holds the devices. It is switched off from the next start on: restart the host."
     if _FORMAT.search(said):
         built = evidence["module"]["vermagic"].split(" ")[0]
         return "kernel", f"The module was built for the kernel {built}, and {evidence['kernel']} does not take it: {evidence['load']}."

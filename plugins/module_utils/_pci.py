@@ -18,6 +18,7 @@ DEVICES = "/sys/bus/pci/devices"
 NAMES = ("/usr/share/misc/pci.ids", "/usr/share/hwdata/pci.ids")
 
 NVIDIA = "10de"
+KEPT = ("vfio", "pci-stub")  # drivers that keep a card for virtual machines
 OTHERS = {"1002": "amd", "8086": "intel"}
 # Class codes: VGA, 3D, other display controllers, processing accelerators.
 _CARDS = ("0x0300", "0x0302", "0x0380", "0x1200")
@@ -86,7 +87,7 @@ def undriven(cards: list[dict[str, Any]], host_memory: int) -> tuple[list[dict[s
             continue
         where = f"{card['pci_address']} (10de:{card['pci_id']})"
         model = _gpu_models.find(card["pci_id"])
-        if card["driver"].startswith(("vfio", "pci-stub")):
+        if card["driver"].startswith(KEPT):
             warnings.append(f"GPU {where} is kept for a virtual machine by {card['driver']}: not planned")
         elif model is None:
             warnings.append(f"GPU {where} has no driver and its model is not known: not planned, install one by hand to have it recognised")

@@ -24,6 +24,8 @@ LAST_BRANCH_BEFORE_TURING = 580
 FIRST_BRANCH_OF_BLACKWELL = 570
 FIRST_BRANCH_WITHOUT_SUFFIX = 590  # from it on Ubuntu's package names do not name the branch
 
+KERNELS_OWN = ("nouveau", "nova_core")  # drivers of the kernel that hold NVIDIA's devices
+
 # Boards whose NVSwitches are no devices of the bus: an InfiniBand subnet manager sets them up for the fabric manager.
 _SUBNET = re.compile(r"\bB[123]00\b")
 _FLAVOUR = re.compile(r"\d[\d.]*(?:~?rc\d+)?(?:\+[\w.]+)?(?:-\d+)?-(.+)$")
@@ -44,6 +46,11 @@ def flavour(kernel: str) -> str:
     """What a kernel package follows, as in V(cloud-amd64) for 6.1.0-50-cloud-amd64."""
     found = _FLAVOUR.match(kernel)
     return found[1] if found else ""
+
+
+def kernels_own(driver: Mapping[str, Any]) -> list[str]:
+    """Loaded modules of the kernel that hold the devices until the host restarts."""
+    return [name for name in KERNELS_OWN if name in driver.get("loaded", [])]
 
 
 def platform_key(hardware: Mapping[str, Any]) -> str:
@@ -289,8 +296,7 @@ def plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mappin
     notes = list(answer["notes"])
     if driver.get("secure_boot"):
         notes.append("Secure Boot is on: the key that signs the modules has to be enrolled once on the console.")
-    if "nouveau" in driver.get("loaded", []):
-        notes.append("nouveau is loaded: it is switched off, which takes effect with a restart.")
+    notes += [f"{name} is loaded: it is switched off, which takes effect with a restart." for name in kernels_own(driver)]
     return {
         **answer,
         **wanted,
@@ -312,8 +318,8 @@ def restart_reason(plan_: Mapping[str, Any], hardware: Mapping[str, Any], versio
     driver, running = hardware.get("driver", {}), str(hardware.get("os", {}).get("kernel", ""))
     if driver.get("container"):
         return ""
-    if "nouveau" in driver.get("loaded", []):
-        return "nouveau is loaded"
+    for name in kernels_own(driver):
+        return f"{name} is loaded"
     if driver.get("version") and driver["version"] != version:
         return f"the module {driver['version']} is loaded, and {version} is installed"
     if running not in plan_.get("kernels", []):

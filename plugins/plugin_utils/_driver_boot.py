@@ -47,6 +47,11 @@ def files(plan: Mapping[str, Any], version: str) -> dict[str, str]:
     return made
 
 
+def _gpu(device: Mapping[str, Any]) -> str:
+    """The UUID of the whole GPU, which is what power limits are of: an instance has its GPU's."""
+    return str(device.get("mig_parent") or device.get("uuid"))
+
+
 def settings(devices: list[Mapping[str, Any]]) -> dict[str, Any]:
     """What is set on devices and lost with the module: power limits (watts) and MIG instances by UUID of their GPU."""
     divided: dict[str, list[str]] = {}
@@ -54,7 +59,7 @@ def settings(devices: list[Mapping[str, Any]]) -> dict[str, Any]:
         if device.get("mig_parent"):
             divided.setdefault(str(device["mig_parent"]), []).append(str(device["name"]).rpartition(" ")[2])
     return {
-        "power": {str(device["uuid"]): device["power_limit"] for device in devices if device.get("power_limit") and device.get("uuid")},
+        "power": {_gpu(device): device["power_limit"] for device in devices if device.get("power_limit") and device.get("uuid")},
         "mig": {uuid: sorted(profiles) for uuid, profiles in divided.items()},
     }
 
@@ -62,7 +67,8 @@ def settings(devices: list[Mapping[str, Any]]) -> dict[str, Any]:
 def restore(before: Mapping[str, Any], devices: list[Mapping[str, Any]]) -> list[list[str]]:
     """Commands that set again what the devices have lost."""
     now = settings(devices)
-    known = {str(device.get("uuid")) for device in devices} | set(now["mig"])
+    # A divided GPU without instances is in no list of devices.
+    known = {_gpu(device) for device in devices} | set(before.get("mig", {}))
     commands = [
         ["nvidia-smi", "-i", uuid, "-pl", f"{watts:g}"]
         for uuid, watts in before.get("power", {}).items()

@@ -20,6 +20,8 @@ SEPARATORS = {"apt": "=", "dnf": "-"}  # between a package and the version that 
 _ADDRESS = re.compile(r"\b(?:https?|file|ftp)://[^\s'\"<>()\[\]]+")
 _UNREAD = "The host's package repositories cannot be read, so what they offer is not known: {}. Mend or switch off the one that is named."
 _TIMEOUT = "nvidia_driver_package_timeout"
+_TOUCHED = re.compile(r"(?:Inst|Conf|Remv|Purg) ([^\s:]+)")  # how apt-get --simulate begins its lines
+_KERNEL = re.compile(r"(?!nvidia)(?:linux-(?:image|modules)|(?:\w+-)?kernel)(?!.*(?:devel|headers|tools|nvidia))")
 _UNSIGNED = re.compile(r"GPG signature|GPG check|public key for \S+ is not installed", re.IGNORECASE)
 _REPOSITORY = (
     (r"NO_PUBKEY|public key is not available", "is signed with another key than the one that is installed for it"),
@@ -187,20 +189,49 @@ def erased(results: list[str], plan: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in gone if not any(fnmatchcase(name, pattern) for pattern in plan["lock"]))
 
 
-def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str) -> dict[str, list[str]]:
+def touched(choice: Mapping[str, Any], simulated: list[str], trial: list[str]) -> list[str]:
+    """Packages that an installation brings, replaces or takes, those that come along included.
+
+    Args:
+        choice: what M(choose) gives.
+        simulated: what apt says that it would do.
+        trial: what the module dnf says that it would do.
+    """
+    names = {spec.partition("=")[0] for spec in [*choice["headers"], *choice["install"]]}
+    names.update(found[1] for said in simulated for found in map(_TOUCHED.match, said.splitlines()) if found)
+    for line in trial:
+        whole = line.partition(": ")[2]
+        # Several kernels stand side by side, so their packages are known by their whole name.
+        names.add(re.sub(r"-\d+:", "-", whole) if whole.startswith("kernel") else whole.rsplit("-", 2)[0])
+    return sorted(names)
+
+
+def kernels(names: list[str]) -> list[str]:
+    """Those of the packages that are a kernel, without its headers."""
+    return [name for name in names if _KERNEL.match(name)]
+
+
+def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str, own: list[str], said: str = "") -> dict[str, list[str]]:
     """What takes a failed installation back: packages that are new, and those that had another version.
 
     Args:
         before: the C(installed) packages of the host then.
         after: those of now.
         manager: V(apt) or V(dnf).
+        own: what M(touched) gives; other packages are what others have changed meanwhile.
+        said: what the package manager said. Where it was locked, what has changed is the other program's work.
     """
+    if locked(said, _TIMEOUT):
+        return {"purge": [], "reinstall": []}
     # What an interrupted run has left half installed is of no use either.
-    fresh = sorted(name for name, now in after.items() if name not in before or not (before[name]["whole"] or now["whole"]))
+    fresh = sorted(
+        name for name, now in after.items() if name in own and (name not in before or not (before[name]["whole"] or now["whole"]))
+    )
     changed = [
         f"{name}{SEPARATORS[manager]}{was['version']}"
         for name, was in sorted(before.items())
-        if name not in fresh
+        if name in own
+        and name not in fresh
         and (after.get(name, {}).get("version") != was["version"] or (was["whole"] and not after.get(name, {}).get("whole")))
     ]
     return {"purge": fresh, "reinstall": changed}

@@ -75,6 +75,8 @@ NONE = {"version": "", "vermagic": "", "license": ""}
         pytest.param({"container": "systemd-nspawn"}, "container", "this host is a systemd-nspawn container", id="container"),
         pytest.param({"modules": ["nouveau"]}, "nouveau", "nouveau holds the devices", id="nouveau is loaded"),
         pytest.param({"bound": {GPU: "nouveau"}}, "nouveau", "nouveau holds the devices", id="nouveau is bound"),
+        pytest.param({"modules": ["nova_core"]}, "nouveau", "nova_core holds the devices", id="nova_core is loaded"),
+        pytest.param({"bound": {GPU: "NovaCore"}}, "nouveau", "nova_core holds the devices", id="nova_core is bound"),
         pytest.param(
             {"secure_boot": True, "load": "modprobe: ERROR: could not insert 'nvidia': Key was rejected by service"},
             "secure_boot",
@@ -190,3 +192,16 @@ def test_collecting_survives_missing_tools() -> None:
     assert found["smi"]["status"] == 127
     assert found["module"]["version"] == ""
     assert not _d.diagnose(found)["working"]
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", "pci-stub"])
+def test_a_card_of_a_virtual_machine_is_not_missed(monkeypatch: pytest.MonkeyPatch, driver: str) -> None:
+    """Facts leave it out as well."""
+    cards = [
+        {"vendor": "10de", "pci_address": GPU, "driver": "nvidia"},
+        {"vendor": "10de", "pci_address": "0000:11:00.0", "driver": driver},
+    ]
+    monkeypatch.setattr(_d._pci, "scan", lambda: cards)
+    answers = {"nvidia-smi": (0, "00000000:10:00.0, 580.95.05\n", "")}
+    found = _d.collect(KERNEL, run=lambda argv: answers.get(argv[0], (127, "", "")))
+    assert (found["devices"], _d.diagnose(found)["working"]) == ([GPU], True)

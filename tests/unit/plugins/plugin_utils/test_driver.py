@@ -346,6 +346,7 @@ def test_another_wish_is_another_installation() -> None:
         pytest.param(host([T4], version="580.95.05", loaded=["nvidia"]), "", id="this very version is loaded"),
         pytest.param(host([T4], version="570.1.2", loaded=["nvidia"]), "the module 570.1.2 is loaded", id="another version is loaded"),
         pytest.param(host([T4], loaded=["nouveau"]), "nouveau is loaded", id="nouveau"),
+        pytest.param(host([T4], loaded=["nova_core"]), "nova_core is loaded", id="nova_core"),
         pytest.param(host([T4], container="lxc", loaded=["nouveau"]), "", id="container"),
         pytest.param(host([T4], kernel="6.1.0-49-amd64"), "the kernel 6.1.0-49-amd64 is running", id="another kernel runs"),
         pytest.param(host([T4], kernels=[]), "is not installed any more", id="the running kernel was removed"),
@@ -354,6 +355,16 @@ def test_another_wish_is_another_installation() -> None:
 def test_restart(hardware: dict[str, Any], reason: str) -> None:
     said = _driver.restart_reason({"kernels": [KERNEL]}, hardware, "580.95.05")
     assert (reason in said) if reason else said == ""
+
+
+def test_drivers_of_the_kernel_are_switched_off_alike() -> None:
+    """Not loaded, not in the first file system, and said to take a restart."""
+    tasks = yaml.safe_load((VARS.parents[1] / "tasks/configure.yml").read_text())
+    (initramfs,) = [task["when"] for task in tasks if "update-initramfs" in str(task)]
+    blacklist = _driver_boot.files({"packages": ["x"], "fabric_manager": False, "manager": "dnf"}, "580.95.05")[_driver_boot.NOUVEAU]
+    for name in _driver.KERNELS_OWN:
+        assert f"'{name}'" in initramfs and f"blacklist {name}\n" in blacklist
+        assert f"{name} is loaded: it is switched off" in " ".join(decide(host([T4], loaded=[name]))["notes"])
 
 
 def test_all_platforms_say_the_same() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages
+from ansible_collections.onprem.llamacpp.plugins.module_utils import _driver_diagnosis, _driver_packages, _mig
 from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _driver_boot, _driver_versions
 
 PLAN = {
@@ -238,10 +238,44 @@ def test_undo() -> None:
         "broken": {"version": "1", "whole": False, "held": False},
         "new": {"version": "1", **whole},
     }
-    assert _driver_versions.undo(before, after, "apt") == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
-    assert _driver_versions.undo(before, after, "dnf")["reinstall"] == ["broken-1", "upgraded-1"]
+    own = list(after)
+    assert _driver_versions.undo(before, after, "apt", own) == {"purge": ["new"], "reinstall": ["broken=1", "upgraded=1"]}
+    assert _driver_versions.undo(before, after, "dnf", own)["reinstall"] == ["broken-1", "upgraded-1"]
     half = {"left": {"version": "1", "whole": False, "held": False}}
-    assert _driver_versions.undo(half, half, "apt") == {"purge": ["left"], "reinstall": []}
+    assert _driver_versions.undo(half, half, "apt", ["left"]) == {"purge": ["left"], "reinstall": []}
+    # What others have brought, and what happened while another program was at work, is not the run's to take back.
+    assert _driver_versions.undo(before, after, "apt", ["broken"]) == {"purge": [], "reinstall": ["broken=1"]}
+    assert _driver_versions.undo(before, after, "apt", own, f"failed\n{LOCKED}") == {"purge": [], "reinstall": []}
+
+
+# As apt-get 2.6 and the module dnf print it.
+SIMULATED = """\
+NOTE: This is only a simulation!
+The following NEW packages will be installed:
+  dkms linux-image-lab
+Remv nvidia-kernel-dkms [580.95.05-1]
+Inst libc6:i386 [2.36-9] (2.36-9+deb12u10 Debian:12.10/stable [i386])
+Inst linux-image-lab (6.1.2 localhost [all])
+Inst nvidia-kernel-support (580.95.05-1 localhost [all])
+Conf half (1 localhost [all])
+"""
+TRIAL = [
+    "Installed: kernel-devel-6.1.0-99.el10.noarch",
+    "Installed: kernel-core-0:6.1.0-100.el10.noarch",
+    "Removed: dkms-3:3.2.1-1.el9.noarch",
+]
+CHOICE = {"headers": ["linux-headers-6.1", "linux-headers-amd64=6.1.1"], "install": ["nvidia-driver-cuda=580.95.05-1"]}
+
+
+def test_what_the_run_brings_and_takes_itself() -> None:
+    own = ["linux-headers-6.1", "linux-headers-amd64", "nvidia-driver-cuda"]
+    assert _driver_versions.touched(CHOICE, [], []) == own
+    along = _driver_versions.touched(CHOICE, [SIMULATED, ""], [])
+    assert sorted(set(along) - set(own)) == ["half", "libc6", "linux-image-lab", "nvidia-kernel-dkms", "nvidia-kernel-support"]
+    assert _driver_versions.kernels(along) == ["linux-image-lab"]
+    of_rpm = _driver_versions.touched({"headers": [], "install": []}, [], TRIAL)
+    assert of_rpm == ["dkms", "kernel-core-6.1.0-100.el10.noarch", "kernel-devel-6.1.0-99.el10.noarch"]
+    assert _driver_versions.kernels(of_rpm) == ["kernel-core-6.1.0-100.el10.noarch"]
 
 
 def test_waiting_for_a_lock_is_no_failure_of_its_own() -> None:
@@ -400,18 +434,33 @@ def test_files(plan: dict[str, Any], paths: int, services: list[str]) -> None:
     assert _driver_boot.services(plan) == services
 
 
+def divided(gpus: list[dict[str, Any]], instances: int) -> list[dict[str, Any]]:
+    """Devices as facts have them where the second GPU is divided into equal instances."""
+    listing = ["GPU 0: NVIDIA H200 (UUID: GPU-1)", "GPU 1: NVIDIA A100 (UUID: GPU-2)"]
+    listing += [f"  MIG 3g.40gb     Device  {n}: (UUID: MIG-{n})" for n in range(instances)]
+    reports = [
+        f"<mig_device><index>{n}</index><gpu_instance_id>{n + 1}</gpu_instance_id>"
+        "<fb_memory_usage><total>40448 MiB</total></fb_memory_usage></mig_device>"
+        for n in range(instances)
+    ]
+    xml = f"<nvidia_smi_log><gpu><uuid>GPU-2</uuid>{''.join(reports)}</gpu></nvidia_smi_log>"
+    return _mig.divide(gpus, {"GPU-2"}, lambda argv: (0, "\n".join(listing) if "-L" in argv else xml, ""))[0]
+
+
 def test_settings_come_back() -> None:
-    gpu = {"uuid": "GPU-1", "power_limit": 300.0, "name": "NVIDIA H200", "mig_parent": ""}
-    mig = [{"uuid": f"MIG-{n}", "power_limit": None, "name": "NVIDIA A100 MIG 3g.40gb", "mig_parent": "GPU-2"} for n in (1, 2)]
-    before = _driver_boot.settings([gpu, *mig])
-    assert before == {"power": {"GPU-1": 300.0}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}
-    assert _driver_boot.restore(before, [gpu, *mig]) == []
-    assert _driver_boot.restore(before, [{**gpu, "power_limit": 700.0}]) == [
-        ["nvidia-smi", "-i", "GPU-1", "-pl", "300"],
+    card = {"mig_parent": "", "total": 81920, "bandwidth": 0, "pci_address": "0000:10:00.0"}
+    gpu = {**card, "uuid": "GPU-1", "power_limit": 300.0, "name": "NVIDIA H200"}
+    mig = {**card, "uuid": "GPU-2", "power_limit": 250.0, "name": "NVIDIA A100"}
+    before = _driver_boot.settings(divided([gpu, mig], 2))
+    assert before == {"power": {"GPU-1": 300.0, "GPU-2": 250.0}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}
+    assert _driver_boot.restore(before, divided([gpu, mig], 2)) == []
+    limits = [["nvidia-smi", "-i", "GPU-1", "-pl", "300"], ["nvidia-smi", "-i", "GPU-2", "-pl", "250"]]
+    divides = [
         ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
         ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
     ]
-    assert _driver_boot.restore(before, []) == [
-        ["nvidia-smi", "-i", "GPU-2", "-mig", "1"],
-        ["nvidia-smi", "mig", "-i", "GPU-2", "-cgi", "3g.40gb,3g.40gb", "-C"],
-    ]
+    lost = [{**gpu, "power_limit": 700.0}, {**mig, "power_limit": 400.0}]
+    assert _driver_boot.restore(before, divided(lost, 2)) == limits
+    # With the instances gone, and with the mode gone too.
+    assert _driver_boot.restore(before, divided(lost, 0)) == _driver_boot.restore(before, lost) == [*limits, *divides]
+    assert _driver_boot.restore(before, []) == [limits[1], *divides]

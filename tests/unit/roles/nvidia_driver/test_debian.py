@@ -41,3 +41,32 @@ def test_sections(tmp_path: Path, run_tasks: Any, source: str, sections: str, ho
         [f"Components: {components}", f"Signed-By: {keyring}"] * 2 if components else []
     )
     assert ("Suites: bookworm bookworm-updates" in written) == bool(components)
+
+
+@pytest.mark.parametrize(
+    ("urls", "addresses"),
+    [
+        pytest.param({"distribution": ""}, None, id="no archive"),
+        pytest.param({"distribution_security": ""}, ["http://deb.debian.org/debian"], id="no security updates"),
+    ],
+)
+def test_an_empty_address_adds_nothing(tmp_path: Path, run_tasks: Any, urls: dict[str, str], addresses: list[str] | None) -> None:
+    """Debian's own driver too. The other tasks of the file have nothing to do with another package manager."""
+    path = tmp_path / "debian.sources"
+    (tmp_path / "sources.list.d").mkdir()
+    extra = {
+        "nvidia_driver_source": "distribution",
+        "_nvidia_driver_hardware": {"os": {"id": "debian", "codename": "bookworm"}},
+        "_nvidia_driver_debian_file": str(path),
+        "_nvidia_driver_apt": str(tmp_path),
+        "_nvidia_driver_switches": False,
+        "__nvidia_driver_plan": {"manager": "dnf"},
+        **{f"nvidia_driver_{name}_url": url for name, url in urls.items()},
+    }
+    done = run_tasks("repository", {"one": {}}, extra, {})
+    assert done.returncode == 0, done.stdout
+    assert path.exists() == (addresses is not None)
+    if path.exists():
+        written = path.read_text().splitlines()
+        assert [line.removeprefix("URIs: ") for line in written if line.startswith("URIs")] == addresses
+        assert written.count("Types: deb") == len(addresses or [])

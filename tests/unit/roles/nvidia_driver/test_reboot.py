@@ -71,6 +71,21 @@ def test_a_restart_that_cannot_be_carried_out_is_refused_before_the_drain(run_ta
     assert "Drain the host" not in done.stdout
 
 
+def test_a_host_is_drained_before_it_restarts(tmp_path: Path, run_tasks: Any) -> None:
+    """The restart itself is refused by Ansible, which runs on that very host."""
+    drain = tmp_path / "drain.yml"
+    drain.write_text(f"- ansible.builtin.copy: {{content: drained, dest: {tmp_path}/drained}}\n")
+    extra = {
+        "_nvidia_driver_hardware": hardware("nouveau"),
+        "__nvidia_driver_plan": {"kernels": ["6.1"], "action": "verify"},
+        "_nvidia_driver_unattended": "",
+        "nvidia_driver_drain": str(drain),
+    }
+    done = run_tasks("reboot", {"one": {}}, extra, {"modprobe": "exit 0\n"})
+    assert done.returncode == 2 and "would reboot the control node" in " ".join(done.stdout.split()), done.stdout
+    assert (tmp_path / "drained").read_text() == "drained"
+
+
 def test_an_upgrade_under_a_loaded_module_asks_before_anything_is_changed(run_tasks: Any) -> None:
     facts = hardware("nvidia")
     facts["driver"]["version"] = "570.1.2"
@@ -85,10 +100,22 @@ def test_an_upgrade_under_a_loaded_module_asks_before_anything_is_changed(run_ta
 SMI = 'echo "$@" >> {}/asked\n'
 
 
-@pytest.mark.parametrize(("restored", "asked"), [pytest.param(False, True, id="pending"), pytest.param(True, False, id="set by the run")])
-def test_what_a_restart_of_the_users_has_taken_is_set_again(tmp_path: Path, run_tasks: Any, restored: bool, asked: bool) -> None:
-    """The run that installed the driver was not allowed to restart the host; somebody has since."""
-    record = {"restored": restored, "settings": {"power": {}, "mig": {"GPU-2": ["3g.40gb", "3g.40gb"]}}, "version": "580.95.05"}
+HALVES = {"GPU-2": ["3g.40gb", "3g.40gb"]}
+
+
+@pytest.mark.parametrize(
+    ("restored", "mig", "asked"),
+    [
+        pytest.param(False, HALVES, True, id="pending"),
+        pytest.param(False, {}, False, id="nothing was lost"),
+        pytest.param(True, HALVES, False, id="set by the run"),
+    ],
+)
+def test_what_a_restart_of_the_users_has_taken_is_set_again(
+    tmp_path: Path, run_tasks: Any, restored: bool, mig: dict[str, Any], asked: bool
+) -> None:
+    """The run that installed the driver was not allowed to restart the host; somebody has since. It is done once."""
+    record = {"restored": restored, "settings": {"power": {}, "mig": mig}, "version": "580.95.05"}
     (tmp_path / "driver.json").write_text(json.dumps(record))
     facts = hardware("nvidia")
     facts["platform"] = "debian-12"

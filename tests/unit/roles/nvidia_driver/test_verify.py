@@ -28,7 +28,7 @@ echo "8 devices compute"
 def prove(tmp_path: Path, run_tasks: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the proof on a host whose driver answers."""
 
-    def run(waiting: int = 0, status: int = 0, container: str = "") -> Any:
+    def run(waiting: int = 0, status: int = 0, container: str = "", **more: Any) -> Any:
         (tmp_path / "driver.json").write_text('{"restored": false}')
         driver = {"container": container, "loaded": [], "version": "", "record": {"version": "580.95.05"}, "kernels": []}
         extra = {
@@ -41,6 +41,7 @@ def prove(tmp_path: Path, run_tasks: Any, monkeypatch: pytest.MonkeyPatch) -> An
             "_nvidia_driver_record": str(tmp_path / "driver.json"),
             "_nvidia_driver_fabric_retries": 2,
             "_nvidia_driver_fabric_delay": 0,
+            **more,
         }
         programs = {
             "nvidia-smi": f'echo "$@" >> {tmp_path}/smi\n',
@@ -78,3 +79,19 @@ def test_it_is_not_waited_for_ever_and_the_service_is_told(tmp_path: Path, prove
     assert done.returncode == 2 and "a device does not compute: cuInit failed: CUDA_ERROR_SYSTEM_NOT_READY (802)" in told, done.stdout
     assert "Unable to start service nvidia-fabricmanager.service" in told, done.stdout
     assert len((tmp_path / "probed").read_text().split()) == 3
+
+
+def test_a_device_that_does_not_compute_is_only_told_of_where_that_was_asked_for(prove: Any) -> None:
+    done = prove(waiting=9, nvidia_driver_verify="report")
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout
+    assert "It answers. But a device does not compute: cuInit failed: CUDA_ERROR_SYSTEM_NOT_READY (802)" in told, done.stdout
+
+
+@pytest.mark.parametrize(("restart", "back"), [pytest.param("nouveau is loaded", True, id="restarted"), pytest.param("", False, id="not")])
+def test_a_host_that_was_drained_is_taken_back(tmp_path: Path, prove: Any, restart: str, back: bool) -> None:
+    undrain = tmp_path / "undrain.yml"
+    undrain.write_text(f"- ansible.builtin.copy: {{content: back, dest: {tmp_path}/back}}\n")
+    done = prove(__nvidia_driver_restart=restart, nvidia_driver_undrain=str(undrain))
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "back").exists() == back
