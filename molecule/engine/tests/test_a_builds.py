@@ -10,11 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import plays
 import pytest
-from conftest import ARCHIVE, BUILD, ENGINES, RELEASES, newest, releases
+from conftest import ARCHIVE, BUILD, CONVERGE, ENGINES, INVENTORY, RELEASES, newest, releases, variables, wait_until
 
 COMPILERS = "for program in cc c++ gcc cmake ninja git; do command -v $program; done; true"
 INSTANCE = "/etc/llamacpp/instances/main"
+HITS = f"CCACHE_DIR={BUILD}/ccache ccache --print-stats | awk '/^(direct|preprocessed)_cache_hit/ {{ hits += $2 }} END {{ print +hits }}'"
+# The builds that are under way.
+BUILDING = f'for file in {BUILD}/*/build.pid; do test ! -e "$file" || test ! -d "/proc/$(cat "$file")" || echo "$file"; done'
 
 
 @pytest.fixture
@@ -47,6 +51,10 @@ def test_the_artifact_lists_what_it_holds(taker: Any) -> None:
     assert dict(reversed(line.split("  ")) for line in sums.splitlines()) == listed
     assert "bin/llama-server" in listed
     assert build["number"] == 11549
+    # What the engine said of itself and of its devices, as it does on the host.
+    for asked, told in (("--version", "version_text"), ("--list-devices", "devices_text")):
+        assert build[told].strip() == taker.check_output(f"{RELEASES}/{build['build_id']}/bin/llama-server {asked} 2>&1").strip()
+    assert taker.file(f"{RELEASES}/{build['build_id']}/build.log").contains("llama-server")
 
 
 def test_packages_are_a_release_and_held(packaged: Any) -> None:
@@ -138,6 +146,25 @@ def test_an_archive_is_built_as_a_repository_is(play: Any, taker: Any, builder: 
     build = json.loads(taker.check_output(f"cat {RELEASES}/{made}/build.json"))
     assert (build["source"]["kind"], build["number"]) == ("archive", 11549)
     assert play(**wish).stats["taker"]["changed"] == 0
+
+
+def test_kinds_are_built_at_once_and_not_compiled_anew(taker: Any, builder: Any, tmp_path: Path) -> None:
+    """Both on the builder. Their options are no compiler's, so its cache has what was compiled before in another folder."""
+    kinds = {name: {"llama_engine_cmake_options": [f"-DKIND={name}"]} for name in ("taker", "builder")}
+    (tmp_path / "kinds.yml").write_text(json.dumps({"all": {"hosts": kinds}}))
+    before, hits = set(releases(builder)), int(builder.check_output(HITS))
+    options = ["-i", str(tmp_path / "kinds.yml"), "--limit", "taker,builder", *variables(engine_hosts="all", llama_engine_keep=9)]
+    builder.check_output("touch /srv/wait")
+    run = plays.start_playbook(INVENTORY, *options, playbook=CONVERGE)
+    try:
+        wait_until(lambda: len(builder.check_output(BUILDING).split()) == 2, 300)
+    finally:
+        builder.check_output("rm /srv/wait")
+        output, _none = run.communicate(timeout=600)
+    assert run.returncode == 0, output[-3000:]
+    assert len(set(releases(builder)) - before) == 2
+    # The library and five programs, twice.
+    assert int(builder.check_output(HITS)) - hits == 12
 
 
 def test_settings_of_others_are_told(play: Any, packaged: Any) -> None:

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable
+import re
 from typing import Any
 
 import plays
 import pytest
-from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refused, releases, variables
+from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refused, releases, variables, wait_until
+
+HOLD = (
+    "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
+    "lock = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep(600)"
+)
 
 
 @pytest.mark.parametrize(
@@ -68,6 +72,21 @@ def test_a_build_that_fails(play: Any, taker: Any, builder: Any, values: dict[st
     assert (releases(taker), releases(builder)) == before
 
 
+def test_packages_that_another_program_keeps_from_the_builder(play: Any, taker: Any, builder: Any) -> None:
+    """As unattended upgrades do while they install. The wait is not begun again."""
+    before = releases(taker), releases(builder)
+    builder.check_output("apt-get remove -qq -y pkg-config pkgconf")
+    builder.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD}"')
+    try:
+        run = play(llama_engine_cmake_options=["-DLOCKED=ON"], llama_engine_package_timeout=3, llama_engine_keep=9)
+    finally:
+        builder.check_output("systemctl stop lab-upgrades")
+    told = "could not be installed on builder: The package manager stayed locked for longer than llama_engine_package_timeout"
+    refused(run, f"{told}: unattended-upgr (PID")
+    assert "RETRYING" not in run.output
+    assert (releases(taker), releases(builder)) == before
+
+
 def test_no_room_is_told_before_anything_is_done(play: Any, builder: Any) -> None:
     """In check mode too."""
     for arguments in (("--check",), ()):
@@ -99,13 +118,6 @@ def test_an_artifact_that_was_changed_is_not_unpacked(play: Any, taker: Any) -> 
     assert name in releases(taker)
 
 
-def wait_until(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(1)
-
-
 def building(builder: Any) -> str:
     """The processes that work in a folder of the builds."""
     return builder.check_output(f'for process in /proc/[0-9]*; do case "$(readlink $process/cwd)" in {BUILD}/*) echo $process; esac; done')
@@ -120,6 +132,7 @@ def test_a_build_that_takes_too_long_is_ended(play: Any, taker: Any, builder: An
             run, "longer than llama_engine_build_timeout, 20 seconds, and was ended", "llama_builders with more processors", "build.log"
         )
         assert building(builder) == ""
+        assert builder.file(re.findall(r"The log there is (\S+/build[.]log)", run.text)[-1]).exists
     finally:
         builder.check_output("rm /srv/wait")
     assert (releases(taker), releases(builder)) == before
@@ -137,6 +150,8 @@ def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: A
         run.kill()
         run.wait()
     assert (releases(taker), releases(builder)) == before
+    # The tag is the second commit of the repository.
+    assert builder.check_output(f"git -C {BUILD}/b11550-*/source rev-list --count HEAD") == "1"
     pid = builder.check_output(f"cat {BUILD}/b11550-*/build.pid")
     assert builder.run(f"test -d /proc/{pid}").rc == 0, "the build should outlive its run"
     # Where memory runs out, it goes before a server does.
