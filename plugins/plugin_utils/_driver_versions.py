@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Callable
 
@@ -237,7 +237,7 @@ def undo(before: Mapping[str, Any], after: Mapping[str, Any], manager: str, own:
     return {"purge": fresh, "reinstall": changed}
 
 
-def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: str = "nvidia") -> str:
+def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: str = "nvidia", added: Sequence[str] = ()) -> str:
     """A sentence about a repository that cannot be read.
 
     Args:
@@ -245,12 +245,14 @@ def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: s
         url: the repository.
         holder: the program that holds the package manager.
         source: V(nvidia) or V(distribution), which decides about the next step.
+        added: the distribution's repositories that the role has added itself.
     """
     what = next((words for pattern, words in _REPOSITORY if re.search(pattern, said, re.IGNORECASE)), "cannot be read")
     told = [found.rstrip(".,:;/") for found in _ADDRESS.findall(said)]
-    strange = bool(told) and not any(f"{found}/".startswith(f"{url.rstrip('/')}/") for found in told)
-    if strange and source == "distribution":
-        url = told[0]
+    strange = bool(told) and not any(_below(found, url) for found in told)
+    own = strange and any(_below(told[0], one) for one in added if one)
+    if strange and (own or source == "distribution"):
+        url, source = told[0], "distribution"
     elif strange:
         return locked(said, _TIMEOUT, holder) or (
             f"The package repository {told[0]}, one of the host's own, {what}, and with it the package manager reads no new lists: mend it"
@@ -260,11 +262,18 @@ def repository_problem(said: str, url: str, holder: Mapping[str, Any], source: s
         "Set nvidia_driver_repository_url to one that this host reaches, such as a mirror of your own, and nvidia_driver_key_fingerprints"
         " to its key."
         if source == "nvidia"
+        else "The role has added it: set nvidia_driver_distribution_url and nvidia_driver_distribution_security_url to mirrors that this"
+        ' host reaches, or to "" where its own sources have the section contrib.'
+        if own
         else "See the host's own list of sources, and nvidia_driver_distribution_url where the role adds Debian's."
     )
     return locked(said, _TIMEOUT, holder) or (
         f"The package repository {url} {what}. {step} The package manager said: {' '.join(said.split())[-400:]}"
     )
+
+
+def _below(address: str, url: str) -> bool:
+    return f"{address}/".startswith(f"{url.rstrip('/')}/")
 
 
 def undo_problem(said: str, wanted: Mapping[str, list[str]]) -> str:
