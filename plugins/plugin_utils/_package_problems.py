@@ -12,7 +12,8 @@ from typing import Any, Optional
 # Both also tell that they wait; that is a failure only where it is the last that was heard of them. Of an error of apt-get the module
 # apt makes the end of a line.
 _LOCKED = re.compile(
-    r"E: ?Could not get lock|Failed to lock apt|lockfile is held by another process"
+    r"E: ?Could not get lock|Failed to lock apt|Unable to acquire the dpkg frontend lock|frontend lock was locked by another process"
+    r"|lockfile is held by another process"
     r"|Waiting for process with pid (\d+) to finish\W*\Z"
 )
 # Packages that are in a repository which a fresh system does not have
