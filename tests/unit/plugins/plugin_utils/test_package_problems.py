@@ -24,8 +24,8 @@ from ansible_collections.onprem.llamacpp.plugins.plugin_utils import _package_pr
             id="apt, its packages",
         ),
         pytest.param(
-            "'/usr/bin/apt-get -y install 'gcc'' failed: E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend), is another"
-            " process using it?",
+            "'/usr/bin/apt-get -y install 'gcc'' failed: E: Unable to acquire the dpkg frontend lock (/var/lib/dpkg/lock-frontend),"
+            " is another process using it?",
             "longer than x_timeout: another program held it",
             id="apt, for as long as it may wait",
         ),
