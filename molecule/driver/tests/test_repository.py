@@ -19,7 +19,7 @@ RECORD = "cat /var/lib/llamacpp/driver.json"
 # Holds the package manager for some seconds, under the name that unattended upgrades have.
 HOLD = (
     "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
-    "lock = open('/var/lib/apt/lists/lock', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep({seconds})"
+    "lock = open('{lock}', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep({seconds})"
 )
 
 
@@ -27,8 +27,12 @@ def settings(keys: dict[str, str], **more: Any) -> str:
     return json.dumps({"nvidia_driver_key_fingerprints": [keys["good"]], **more})
 
 
-def hold(host: Any, seconds: int) -> None:
-    host.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD.format(seconds=seconds)}"')
+# What is locked while the lists are read, and while packages are installed.
+LISTS, PACKAGE_LOCK = "/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend"
+
+
+def hold(host: Any, seconds: int, lock: str = LISTS) -> None:
+    host.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD.format(seconds=seconds, lock=lock)}"')
 
 
 def add_kernel(host: Any, release: str) -> None:
@@ -58,13 +62,30 @@ def test_refused(play: Any, on_host: Any, keys: dict[str, str]) -> None:
         host.check_output('apt-get update -qq && test -z "$(dpkg --audit)"')
 
 
+# Installs a package of somebody else's whenever apt is about to install something, as unattended upgrades may meanwhile.
+MEANWHILE = """
+set -e
+mkdir -p /tmp/site/DEBIAN
+printf '%s\\n' 'Package: site-tools' 'Version: 1' 'Architecture: all' 'Maintainer: Lab' 'Description: x' > /tmp/site/DEBIAN/control
+dpkg-deb --build --root-owner-group /tmp/site /tmp/site.deb
+echo 'DPkg::Pre-Invoke { "DPKG_FRONTEND_LOCKED=1 dpkg --install /tmp/site.deb"; };' > /etc/apt/apt.conf.d/99lab
+"""
+
+
 def test_a_kernel_that_comes_along_is_taken_back(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+    """What another program installs meanwhile stays."""
     host = on_host("served")
     before = host.check_output(PACKAGES)
-    run = play("--limit", "served", "-e", settings(keys, nvidia_driver_branch="575"))
+    host.check_output(MEANWHILE)
+    try:
+        run = play("--limit", "served", "-e", settings(keys, nvidia_driver_branch="575"))
+    finally:
+        host.check_output("rm /etc/apt/apt.conf.d/99lab")
     assert run.status != 0
     told = "have brought or taken a kernel: 6.1.0-99-lab before, 6.1.0-99-lab, 6.1.0-200-lab after"
     assert told in run.text, run.output[-3000:]
+    assert host.package("site-tools").is_installed
+    host.check_output("dpkg --purge site-tools")
     assert host.check_output(PACKAGES) == before
     assert host.check_output("ls /boot && ls /lib/modules").split() == ["vmlinuz-6.1.0-99-lab", "6.1.0-99-lab"]
 
@@ -86,15 +107,20 @@ def test_the_source_that_the_host_has_is_left_alone(play: Any, on_host: Any, key
         host.check_output(f"rm {source} {key}")
 
 
-def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, str]) -> None:
+@pytest.mark.parametrize("lock", [pytest.param(LISTS, id="reading lists"), pytest.param(PACKAGE_LOCK, id="installing")])
+def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, str], lock: str) -> None:
     host = on_host("served")
-    hold(host, 600)
+    before = host.check_output(PACKAGES)
+    hold(host, 600, lock)
     try:
         run = play("--limit", "served", "-e", settings(keys, nvidia_driver_package_timeout=3))
-        assert run.status != 0
-        assert "The package manager stayed locked for longer than nvidia_driver_package_timeout: unattended-upgr (PID" in run.text
     finally:
         host.check_output("systemctl stop lab-upgrades")
+    assert run.status != 0
+    told = "served: The package manager stayed locked for longer than nvidia_driver_package_timeout: unattended-upgr (PID"
+    assert told in run.text and "could not be taken back" not in run.text, run.output[-3000:]
+    assert host.check_output(PACKAGES) == before
+    assert not host.file("/etc/apt/preferences.d/llamacpp-nvidia").exists
 
 
 def everything(host: Any) -> tuple[str, ...]:

@@ -13,14 +13,23 @@ import pytest
 
 VERSION = "rpm -q --qf '%{EVR}' nvidia-driver-cuda"
 REPOSITORY = "/etc/yum.repos.d/llamacpp-nvidia.repo"
-# What compiles nothing, as the package of EL goes on although it does not.
+# What compiles nothing more than it says, as the package of EL goes on although it does not.
 DKMS = """#!/bin/sh
-[ "$1" != status ] || echo "nvidia/580.95.05: added"
+[ "$1" != status ] || echo "nvidia/580.95.05{built}"
 [ "$1" = install ] || exit 0
 mkdir -p /var/lib/dkms/nvidia/580.95.05/build
-echo "/tmp/nv-pci.c:237:5: error: too few arguments" > /var/lib/dkms/nvidia/580.95.05/build/make.log
+cat > /var/lib/dkms/nvidia/580.95.05/build/make.log <<LOG
+DKMS make.log for nvidia-580.95.05 for kernel $7 (noarch)
+/tmp/nv-pci.c:237:5: error: too few arguments
+LOG
 exit 10
 """
+RUNS, STARTS_NEXT = "6.1.0-99.el10.noarch", "6.1.0-100.el10.noarch"
+# A machine with a newer kernel than the one that runs.
+TWO_KERNELS = {
+    "os": {"kernel": RUNS},
+    "driver": {"container": "", "kernels": [{"release": RUNS, "headers": False}, {"release": STARTS_NEXT, "headers": False}]},
+}
 LOCKS = "/etc/dnf/plugins/versionlock.list"
 
 
@@ -47,16 +56,44 @@ def test_a_repository_that_is_not_there_is_told_and_taken_away(bring: Any, on_ho
     assert not on_host("packages").file(REPOSITORY).exists
 
 
-def test_modules_that_do_not_compile_are_named_and_taken_back(bring: Any, on_host: Any) -> None:
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        pytest.param(
+            {"nvidia_driver_branch": "570"},
+            "The package kmod-nvidia-open-dkms of the branch 570 is missing: on offer: 580.95.05, 580.126.09, 590.48.01",
+            id="missing package",
+        ),
+        pytest.param({"nvidia_driver_key_fingerprints": ["0" * 40]}, f"but {'0' * 40} is expected", id="wrong fingerprint"),
+    ],
+)
+def test_refused(bring: Any, on_host: Any, wish: dict[str, Any], told: str) -> None:
     host = on_host("packages")
     before = host.check_output("rpm -qa | sort")
-    host.check_output(f"cat > /usr/local/sbin/dkms <<'EOF'\n{DKMS}EOF\nchmod +x /usr/local/sbin/dkms")
+    run = bring(**wish)
+    assert run.status != 0 and told in run.text, run.output[-3000:]
+    assert host.check_output("rpm -qa | sort") == before
+
+
+@pytest.mark.parametrize(
+    ("built", "facts", "kernel"),
+    [
+        pytest.param(": added", {}, RUNS, id="no kernel"),
+        pytest.param(f", {RUNS}, noarch: installed", TWO_KERNELS, STARTS_NEXT, id="the running one only"),
+    ],
+)
+def test_modules_that_do_not_compile_are_named_and_taken_back(
+    bring: Any, on_host: Any, built: str, facts: dict[str, Any], kernel: str
+) -> None:
+    host = on_host("packages")
+    before = host.check_output("rpm -qa | sort")
+    host.check_output(f"cat > /usr/local/sbin/dkms <<'EOF'\n{DKMS.format(built=built)}EOF\nchmod +x /usr/local/sbin/dkms")
     try:
-        run = bring()
+        run = bring(nvidia_driver_version="580.95.05", lab_facts=facts)
     finally:
         host.check_output("rm -rf /usr/local/sbin/dkms /var/lib/dkms")
     assert run.status != 0
-    told = "does not compile against the kernel 6.1.0-99.el10.noarch: nv-pci.c:237:5: error: too few arguments"
+    told = f"does not compile against the kernel {kernel}: nv-pci.c:237:5: error: too few arguments"
     assert "cannot be installed and was taken back" in run.text and told in run.text, run.output[-3000:]
     assert host.check_output("rpm -qa | sort") == before
     assert "nvidia" not in host.check_output(f"cat {LOCKS}")
@@ -65,7 +102,8 @@ def test_modules_that_do_not_compile_are_named_and_taken_back(bring: Any, on_hos
 @pytest.mark.parametrize(
     ("wish", "version"),
     [
-        pytest.param({}, "3:580.95.05-1.el10", id="newest of the branch"),
+        pytest.param({}, "3:580.126.09-1.el10", id="newest of the branch"),
+        pytest.param({"nvidia_driver_version": "580.95.05"}, "3:580.95.05-1.el10", id="back to an exact version"),
         pytest.param({"nvidia_driver_branch": "590"}, "3:590.48.01-1.el10", id="another branch"),
     ],
 )
@@ -94,7 +132,7 @@ def test_the_lock_of_another_is_respected(bring: Any, on_host: Any) -> None:
     host.check_output(f"echo 'nvidia-driver-cuda-3:590.48.01-1.el10.*' >> {LOCKS}")
     run = bring(nvidia_driver_branch="580")
     assert run.status != 0
-    assert "nvidia-driver-cuda is held at 3:590.48.01-1.el10, and 3:580.95.05-1.el10 is wanted" in run.text, run.output[-2000:]
+    assert "nvidia-driver-cuda is held at 3:590.48.01-1.el10, and 3:580.126.09-1.el10 is wanted" in run.text, run.output[-2000:]
     assert host.check_output(VERSION) == "3:590.48.01-1.el10"
 
 
