@@ -185,9 +185,15 @@ def test_health_takes_no_body_and_no_other_method(front: Any, tmp_path: Any) -> 
     assert front.curl("/health", "-X", "GET", "--data-binary", "x") == (200, '{"status":"ok"}')
 
 
-def connect(front: Any) -> ssl.SSLSocket:
+def connect(front: Any, receive_bytes: int = 0) -> ssl.SSLSocket:
+    """A connection of its own, with a small window where it takes next to nothing unread."""
     context = ssl.create_default_context(cafile=str(front.authority))
-    return context.wrap_socket(socket.create_connection((ADDRESS, PORT), timeout=20), server_hostname=ADDRESS)
+    plain = socket.socket()
+    if receive_bytes:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    plain.settimeout(20)
+    plain.connect((ADDRESS, PORT))
+    return context.wrap_socket(plain, server_hostname=ADDRESS)
 
 
 def test_what_is_no_request_is_a_bad_one(front: Any) -> None:
@@ -208,6 +214,27 @@ def test_slow_client_is_let_go(front: Any, key: str, part: str) -> None:
             answer = b""
     assert answer == b"" or answer.startswith(b"HTTP/1.1 408")
     assert 4 < time.monotonic() - started < 15
+
+
+def test_client_that_does_not_read_its_answer_is_let_go(front: Any, key: str, server: Any) -> None:
+    """An answer of more bytes than the systems on the way keep: each token comes with those that it might have been."""
+    wish = {"model": MODEL, "messages": question(1)["messages"], "max_tokens": LONG, "ignore_eos": True, "stream": True}
+    body = json.dumps({**wish, "logprobs": True, "top_logprobs": 20})
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    count = f"grep -c 'POST {CHAT}\" 200 ' /var/log/nginx/llamacpp-main.log; true"
+    answered = int(server.check_output(count))
+    with connect(front, receive_bytes=4096) as deaf:
+        deaf.sendall((head + body).encode())
+        answer = deaf.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        # nginx writes its line when it is done with a request, and the engine does not go on for nobody.
+        wait_for(lambda: int(server.check_output(count)) > answered, 60)
+        wait_for(lambda: metric(front, "requests_processing") == 0)
+        with contextlib.suppress(OSError):
+            while part := deaf.recv(65536):
+                answer += part
+    assert b"[DONE]" not in answer
+    assert front.curl("/v1/models", key=key)[0] == 200
 
 
 def test_more_requests_than_are_allowed_are_refused_and_health_is_not(front: Any, key: str) -> None:

@@ -10,19 +10,31 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import ipaddress
 import json
+import secrets
+import ssl
 import threading
 import time
+import urllib.request
+from pathlib import Path
 from typing import Any, Optional
 
 import openai
 import pytest
-from conftest import GIVEN, INVENTORY, question
+from conftest import ADDRESS, GIVEN, INVENTORY, PORT, URL, question
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 KEYS, STATUS = "playbooks/keys.yml", "playbooks/status.yml"
+OWN_KEYS = "/etc/llamacpp/instances/main/api-keys"
+BARE = ("-e", "llama_server_front=none", "-e", "llama_server_firewall=none")
+EVERYTHING = ("-e", "llama_remove_instances=all", "-e", "llama_remove_engines=true", "-e", "llama_remove_models=true")
+USAGES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign",
+    "encipher_only", "decipher_only",
+)  # fmt: skip
 QUESTION = "Which-marmalade-did-the-harbour-master-hide"
 
 
@@ -262,16 +274,122 @@ def test_quant_changes_without_a_failed_request(front: Any, watched: Any, server
     assert asking.answers > 3 and all(stream.answers > 3 for stream in streams)
 
 
+def test_key_that_the_engine_has_not_read_is_refused_and_nobody_notices(front: Any, watched: Any, server: Any) -> None:
+    shown = "cat /etc/llamacpp/front/main/engine-key.conf"
+    before, new = (server.check_output(f"cat {OWN_KEYS}"), server.check_output(shown)), secrets.token_hex(32)
+    with Asking(front, front.keys("chat")[0]) as asking:
+        run = watched("-e", "quant=UD-TQ1_0", "-e", json.dumps({"llama_server_api_keys": [new]}))
+        assert run.status == 2 and "llama_server_api_keys must begin with a key that the running engine of main has read" in run.text
+        assert new not in run.output
+        # A file that is gone is made of what nginx shows, which the engine knows.
+        server.check_output(f"rm {OWN_KEYS}")
+        assert watched(playbook=KEYS).status == 0
+        assert (server.check_output(f"cat {OWN_KEYS}"), server.check_output(shown)) == before
+    assert asking.answers > 0 and asking.failures == []
+
+
+def test_given_certificate_is_served_and_the_gate_trusts_its_authority(front: Any, watched: Any, server: Any, tmp_path: Path) -> None:
+    """With a change of quant, through whose gate the host asks as a client does."""
+    authority, certificate, private = given_certificate()
+    (tmp_path / "ca.pem").write_text(authority)
+    server.check_output(f"cat > /etc/ssl/lab-authority.pem <<'END'\n{authority}END")
+    given = {
+        "llama_server_front_tls": "given",
+        "llama_server_front_tls_certificate": certificate,
+        "llama_server_front_tls_key": private,
+        "llama_server_front_tls_ca": "/etc/ssl/lab-authority.pem",
+    }
+    run = watched("-e", json.dumps(given))
+    assert run.status == 0, run.output[-3000:]
+    assert private.splitlines()[1] not in run.output
+    assert ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((ADDRESS, PORT))) == ssl.PEM_cert_to_DER_cert(certificate)
+    asked = urllib.request.Request(f"{URL}/v1/models", headers={"Authorization": f"Bearer {front.keys('chat')[0]}"})
+    with urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=str(tmp_path / "ca.pem")), timeout=30) as answer:
+        assert answer.status == 200
+    assert front.curl("/health")[0] == 0  # the host's own authority has no part in it
+    gate = json.loads(server.check_output("/usr/local/libexec/llamacpp/llamacpp-switch status --instance main"))["gate"]
+    assert gate["reachable"] == URL and "authority" not in str(gate["warnings"]), gate
+    again = watched("-e", json.dumps(given))
+    assert (again.status, again.stats["one"]["changed"]) == (0, 0), again.output[-3000:]
+
+
+def given_certificate() -> tuple[str, str, str]:
+    """An authority, a certificate of it for the front's address, and its key."""
+    now, usages = datetime.datetime.now(datetime.timezone.utc), dict.fromkeys(USAGES, False)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca_name, name = (x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in ("lab authority", ADDRESS))
+
+    def signed(subject: x509.Name, public: Any, *extensions: tuple[x509.ExtensionType, bool]) -> str:
+        builder = x509.CertificateBuilder(ca_name, subject, public, x509.random_serial_number(), now, now + datetime.timedelta(days=90))
+        for extension, critical in (*extensions, (x509.SubjectKeyIdentifier.from_public_key(public), False)):
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+    authority = signed(
+        ca_name,
+        ca_key.public_key(),
+        (x509.BasicConstraints(ca=True, path_length=None), True),
+        (x509.KeyUsage(**{**usages, "key_cert_sign": True}), True),
+    )
+    certificate = signed(
+        name,
+        key.public_key(),
+        (x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))]), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), False),
+    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return authority, certificate, key.private_bytes(*form).decode()
+
+
 def test_without_a_front_again(play: Any, watched: Any, server: Any, front: Any) -> None:
     # As where a host is deployed for the first time: the engine's key is made in this run.
     before = known(server)
     server.check_output("rm /etc/llamacpp/instances/main/api-keys")
-    run = watched("-e", "llama_server_front=none", "-e", "llama_server_firewall=none")
+    run = watched(*BARE)
     assert run.status == 0, run.output[-3000:]
     assert front.curl("/health")[0] == 0
     assert set(server.file("/etc/llamacpp/instances/main/api-keys").content_string.split()).isdisjoint(before)
     assert not server.file("/etc/nginx/conf.d/llamacpp-main.conf").exists
     assert "llamacpp-main" not in server.check_output("nft list tables")
-    assert INVENTORY and play("-e", "llama_server_front=none", "-e", "llama_server_firewall=none").stats["one"]["changed"] == 0
+    assert INVENTORY and play(*BARE).stats["one"]["changed"] == 0
     drained = play(playbook="playbooks/drain.yml")
     assert drained.status == 2 and "one has no front (llama_server_front)" in drained.text, drained.output[-2000:]
+
+
+def test_keys_without_a_front_change_in_one_restart_each(watched: Any, server: Any) -> None:
+    (old,), new = server.file(OWN_KEYS).content_string.split(), secrets.token_hex(32)
+    process = "systemctl show -p MainPID --value llamacpp@main"
+    starts = "journalctl --no-pager -o cat -u llamacpp@main | grep -c '^Started '"
+    for keys, statuses in (([new, old], ["200", "200"]), ([new], ["401", "200"])):
+        before, started = server.check_output(process), int(server.check_output(starts))
+        run = watched(*BARE, "-e", json.dumps({"llama_server_api_keys": keys}))
+        assert run.status == 0, run.output[-3000:]
+        assert "its API keys have been changed since it was started" in run.text
+        assert server.check_output(process) != before and int(server.check_output(starts)) == started + 1
+        asked = "curl -s -o /dev/null -w '%{{http_code}}' -H 'Authorization: Bearer {}' http://127.0.0.1:8080/props"
+        assert [server.check_output(asked.format(key)) for key in (old, new)] == statuses
+
+
+def test_removal_touches_nothing_of_others(front: Any, play: Any, server: Any) -> None:
+    assert play().status == 0 and front.curl("/health")[0] == 200
+    theirs = {
+        "/etc/nginx/conf.d/other.conf": "server { listen 127.0.0.1:8099; location / { return 200 theirs; } }",
+        "/etc/llamacpp/theirs.conf": "theirs",
+        "/etc/systemd/system/llamacpp-theirs.service": "[Service]\nExecStart=/bin/true",
+        "/opt/llamacpp/theirs/program": "theirs",
+        "/usr/local/libexec/theirs": "theirs",
+        "/var/lib/llamacpp/models/theirs/own.gguf": "theirs",
+        "/var/lib/llamacpp/models/onprem--Tiny-Kimi-K2-GGUF/own.gguf": "theirs",
+        "/var/log/nginx/other.log": "theirs",
+    }
+    for path, text in theirs.items():
+        server.check_output(f"mkdir -p $(dirname {path}) && printf '%s\\n' '{text}' > {path}")
+    server.check_output("systemctl reload nginx")
+    files = f"for each in {' '.join(theirs)}; do stat -c '%n %a %U %Y' $each; sha256sum $each; done"
+    before = server.check_output(files)
+    run = play(*EVERYTHING, playbook="playbooks/remove.yml")
+    assert run.status == 0, run.output[-3000:]
+    assert server.check_output(files) == before
+    assert server.check_output("curl -s http://127.0.0.1:8099/") == "theirs"
+    left = server.check_output("find /etc/llamacpp /opt/llamacpp /var/lib/llamacpp /etc/nginx/conf.d -type f").split()
+    assert set(left) <= set(theirs) and front.curl("/health")[0] == 0

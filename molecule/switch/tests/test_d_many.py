@@ -5,10 +5,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+from pathlib import Path
 from typing import Any
 
+import plays
+
+CACHE = plays.KEY.parents[1] / "engines"
+OPTION = "-DSWITCHED=ON"  # cmake has no such option, and a build with it would be the same
 KEEP = 2
 SWITCHES = int(os.environ.get("SWITCHES", "20"))
 
@@ -70,6 +77,41 @@ def test_another_engine_is_switched_to_and_back(server: Any) -> None:
     assert server.out(f"readlink /proc/{pid}/exe").startswith(another)
     assert server.switch(server.good).status == 0
     server.serves(server.good)
+
+
+def test_another_engine_comes_by_the_playbook_and_goes_back(server: Any, play: Any, tmp_path: Path) -> None:
+    """An engine that is built with one option more is unpacked, gated and served; rollback.yml serves the release before."""
+    old = server.out("readlink -f /etc/llamacpp/instances/main/current/engine")
+    new = cached_with(OPTION, json.loads(server.out(f"cat {old}/build.json")), tmp_path)
+    run = play("-e", json.dumps({"llama_engine_cache": str(tmp_path), "llama_engine_cmake_options": [OPTION]}))
+    assert run.status == 0, run.output[-3000:]
+    changed = server.link("current")
+    assert (changed != server.good, server.link("previous")) == (True, server.good)
+    server.serves(changed)
+    assert program(server) == f"/opt/llamacpp/releases/{new}/bin/llama-server"
+    back = play(playbook="playbooks/rollback.yml")
+    assert back.status == 0, back.output[-3000:]
+    server.serves(server.good)
+    assert program(server) == f"{old}/bin/llama-server"
+
+
+def program(server: Any) -> str:
+    """The program that serves, as the kernel knows it."""
+    return str(server.out("readlink /proc/$(systemctl show -p MainPID --value llamacpp@main)/exe"))
+
+
+def cached_with(option: str, build: dict[str, Any], folder: Path) -> str:
+    """A cache that holds one build: the host's own as if it had been made with one option more. The id that it has then."""
+    cmake = [*build["inputs"]["cmake_options"], option]
+    inputs = {**build["inputs"], "cmake_options": cmake}
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    kind, _digest = build["build_id"].rsplit("-", 1)
+    made = {**build, "build_id": f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", "cmake_options": cmake, "inputs": inputs}
+    artifact = folder / f"{made['build_id']}.tar.gz"
+    shutil.copy(CACHE / f"{build['build_id']}.tar.gz", artifact)
+    artifact.with_name(artifact.name + ".sha256").write_text(f"{hashlib.sha256(artifact.read_bytes()).hexdigest()}  {artifact.name}\n")
+    (folder / f"{made['build_id']}.json").write_text(json.dumps(made))
+    return str(made["build_id"])
 
 
 def test_many_switches_leave_as_much_as_a_few(server: Any) -> None:
