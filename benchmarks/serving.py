@@ -86,8 +86,9 @@ def both() -> tuple[str, str]:
 
 def serve_tiny() -> None:
     """Have the two deployments of the tiny model be the ones that serve and served before, whatever was measured before."""
-    if {link("current"), link("previous")} != set(both()):
-        for name in reversed(both()):
+    tiny = both()
+    if {link("current"), link("previous")} != set(tiny):
+        for name in reversed(tiny):
             on(f"/usr/local/libexec/llamacpp/llamacpp-switch run --instance main --to {name}")
 
 
