@@ -43,13 +43,15 @@ class Gate:
         back: bool = False,
     ) -> None:
         """:param beside: the port of a second server, which no client is told of; 0 for the instance's own
-        :param back: it is a way back, which must be open whatever the front is like: its faults are only warnings
+        :param back: it is a way back, which must be open whatever the front is like: its faults are only warnings. It is to be short
+            too: what a deployment has shown of tools when it passed its gate is not asked for again
         """
         self.beside, self.back = beside, back
         self.layout, self.systemd, self.deployment, self.tell, self.speed = layout, systemd, deployment, tell, speed
         self.folder = layout.recorded / deployment
         self.memory = read_json(self.folder / "plan.json").get("memory", {})
         self.shares = self.memory.get("devices", [])
+        self.proven = back and bool(read_json(self.folder / "gate.json").get("passed"))
         self.uuids = [str(share["uuid"]) for share in self.shares if str(share.get("uuid", "")).startswith(("GPU-", "MIG-"))]
         self.first: dict[str, str] = {}  # the unit's state as the server was started
         self.began, self.before = time.time() - SECONDS_BEFORE, devices.ask_health(self.uuids)
@@ -265,7 +267,7 @@ class Gate:
         known = props.get("chat_template_caps")
         able = isinstance(known, dict) and bool(known.get("supports_tool_calls"))
         wish = request["tools"]
-        if wish == "off" or (wish == "auto" and not able):
+        if wish == "off" or (wish == "auto" and not able) or self.proven:
             return
         self.tell("offering a tool")
         answer = self._ask(api, questions.tool_body(), request, "the request with a tool")

@@ -179,6 +179,14 @@ def test_load_is_told_while_it_lasts(host, monkeypatch):
     assert any(re.fullmatch(r"loading, about 45\.0 of 100\.0 GB after \d+ s \(limit 1 s\)", line) for line in lines), lines
 
 
+@pytest.mark.parametrize(("passed", "ahead", "offered"), [(True, False, False), (False, False, True), (True, True, True)])
+def test_way_back_to_what_has_passed_does_not_offer_a_tool_again(host, passed, ahead, offered):
+    host.deploy(NEW, "tool called", prompts=[ask("The capital of France?")])
+    files.write_json(host.layout.recorded / NEW / "gate.json", {"passed": passed})
+    assert host.run(NEW, ahead=ahead)["state"] == "committed"
+    assert ["tools" in body for body in host.systemd.server.asked] == [False, *[True][:offered]]
+
+
 WRONG = {
     "lacks-the-text": ("good", {"prompts": [ask("?"), ask("Italy?", expect="Rome")]}, "the answer to 'Italy?' lacks 'Rome'"),
     "no-match": ("good", {"prompts": [ask("?", pattern="^Rome")]}, "does not match '^Rome'"),
