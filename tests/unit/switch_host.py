@@ -55,7 +55,7 @@ __all__ = [
 
 KEY = "5f" * 32
 OLD, NEW, OLDER = "a" * 12, "b" * 12, "c" * 12
-PID = 4242
+PID = 2**22 + 1  # above what any kernel gives, so that none of this machine is taken for it
 LOG = [
     "load_tensors:   CPU_Mapped model buffer size =   170.25 MiB",
     "load_tensors:   CPU_Mapped model buffer size =     0.75 MiB",
