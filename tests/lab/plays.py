@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +23,36 @@ TREE = (
 )
 
 
+# What apt locks while the lists are read, and while packages are installed.
+LISTS, PACKAGES = "/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend"
+# Locks a file as apt does, under the name that unattended upgrades have.
+LOCK = (
+    "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
+    "lock = open('{file}', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep({seconds})"
+)
+
+
 def tree(host: Any) -> str:
     """A digest of every file of ours and of the configuration, with the server's process."""
     return hashlib.sha256(host.check_output(TREE).encode()).hexdigest()
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 60) -> None:
+    """Looks often, and gives up loudly."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"it did not come so far in {seconds} s"
+        time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def locked_by_upgrades(host: Any, file: str, seconds: int = 600) -> Iterator[None]:
+    """The host's unattended upgrades hold one of apt's locks, for so many seconds at most."""
+    host.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{LOCK.format(file=file, seconds=seconds)}"')
+    try:
+        yield
+    finally:
+        host.run("systemctl stop lab-upgrades")  # it may be over
 
 
 class Run(NamedTuple):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -16,23 +17,10 @@ DRIVER = "nvidia-driver-cuda"
 OFFERED = "575.57.08, 580.95.05, 580.126.09, 590.48.01"
 VERSION = "dpkg-query -W -f '${Version}' nvidia-driver-cuda"
 RECORD = "cat /var/lib/llamacpp/driver.json"
-# Holds the package manager for some seconds, under the name that unattended upgrades have.
-HOLD = (
-    "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
-    "lock = open('{lock}', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep({seconds})"
-)
 
 
 def settings(keys: dict[str, str], **more: Any) -> str:
     return json.dumps({"nvidia_driver_key_fingerprints": [keys["good"]], **more})
-
-
-# What is locked while the lists are read, and while packages are installed.
-LISTS, PACKAGE_LOCK = "/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend"
-
-
-def hold(host: Any, seconds: int, lock: str = LISTS) -> None:
-    host.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD.format(seconds=seconds, lock=lock)}"')
 
 
 def add_kernel(host: Any, release: str) -> None:
@@ -107,15 +95,12 @@ def test_the_source_that_the_host_has_is_left_alone(play: Any, on_host: Any, key
         host.check_output(f"rm {source} {key}")
 
 
-@pytest.mark.parametrize("lock", [pytest.param(LISTS, id="reading lists"), pytest.param(PACKAGE_LOCK, id="installing")])
+@pytest.mark.parametrize("lock", [pytest.param(plays.LISTS, id="reading lists"), pytest.param(plays.PACKAGES, id="installing")])
 def test_locked_by_unattended_upgrades(play: Any, on_host: Any, keys: dict[str, str], lock: str) -> None:
     host = on_host("served")
     before = host.check_output(PACKAGES)
-    hold(host, 600, lock)
-    try:
+    with plays.locked_by_upgrades(host, lock):
         run = play("--limit", "served", "-e", settings(keys, nvidia_driver_package_timeout=3))
-    finally:
-        host.check_output("systemctl stop lab-upgrades")
     assert run.status != 0
     told = "served: The package manager stayed locked for longer than nvidia_driver_package_timeout: unattended-upgr (PID"
     assert told in run.text and "could not be taken back" not in run.text, run.output[-3000:]
@@ -147,9 +132,10 @@ def test_check_mode_changes_nothing(play: Any, on_host: Any, keys: dict[str, str
 )
 def test_installed_and_kept(play: Any, on_host: Any, keys: dict[str, str], wish: dict[str, str], version: str) -> None:
     host = on_host("served")
-    if wish.get("nvidia_driver_branch"):
-        hold(host, 30)  # and lets it go, which is waited for
-    run = play("--limit", "served", "-e", settings(keys, **wish))
+    # What is let go in time is waited for.
+    busy = plays.locked_by_upgrades(host, plays.LISTS, 30) if wish.get("nvidia_driver_branch") else contextlib.nullcontext()
+    with busy:
+        run = play("--limit", "served", "-e", settings(keys, **wish))
     assert run.status == 0, run.output[-3000:]
     assert "nvidia-smi lists no device; on the bus: 0000:10:00.0" in run.text
     assert host.check_output(VERSION) == version
@@ -168,11 +154,8 @@ def test_unchanged_when_run_again(play: Any, on_host: Any, keys: dict[str, str])
 
 def test_the_repository_of_before_survives_a_lock(play: Any, on_host: Any, keys: dict[str, str]) -> None:
     host = on_host("served")
-    hold(host, 600)
-    try:
+    with plays.locked_by_upgrades(host, plays.LISTS):
         run = play("--limit", "served", "-e", settings(keys, nvidia_driver_package_timeout=3, nvidia_driver_branch="590"))
-    finally:
-        host.check_output("systemctl stop lab-upgrades")
     assert run.status != 0 and "served: The package manager stayed locked" in run.text, run.output[-3000:]
     assert host.file("/etc/apt/sources.list.d/llamacpp-nvidia.sources").exists
 
@@ -264,12 +247,9 @@ def test_a_toolkit_of_the_repository(play: Any, on_host: Any, keys: dict[str, st
     assert moved.status != 0 and "could not be installed on served from http://10.86.0.10/none/debian12/x86_64" in moved.text, moved.output[
         -3000:
     ]
-    hold(host, 600)
-    try:
-        good = {"cuda_toolkit_key_fingerprints": [keys["good"]], "cuda_toolkit_package_timeout": 3}
+    good = {"cuda_toolkit_key_fingerprints": [keys["good"]], "cuda_toolkit_package_timeout": 3}
+    with plays.locked_by_upgrades(host, plays.LISTS):
         locked = play("-e", settings(keys, **good), playbook="molecule/driver/toolkit.yml")
-    finally:
-        host.check_output("systemctl stop lab-upgrades")
     assert "stayed locked for longer than cuda_toolkit_package_timeout: unattended-upgr (PID" in locked.text, locked.output[-3000:]
     assert locked.status != 0 and "RETRYING" not in locked.output
     host.check_output("apt-get update -qq")

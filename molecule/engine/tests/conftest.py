@@ -9,7 +9,6 @@ import functools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,13 +46,6 @@ def send(address: str, target: str, *paths: Path) -> None:
 def variables(**values: Any) -> tuple[str, str]:
     """Extra variables as arguments."""
     return "-e", json.dumps(values)
-
-
-def wait_until(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(1)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import ARCHIVE, BUILD, CONVERGE, ENGINES, INVENTORY, RELEASES, newest, releases, variables, wait_until
+from conftest import ARCHIVE, BUILD, CONVERGE, ENGINES, INVENTORY, RELEASES, newest, releases, variables
 
 COMPILERS = "for program in cc c++ gcc cmake ninja git; do command -v $program; done; true"
 INSTANCE = "/etc/llamacpp/instances/main"
@@ -157,7 +157,7 @@ def test_kinds_are_built_at_once_and_not_compiled_anew(taker: Any, builder: Any,
     builder.check_output("touch /srv/wait")
     run = plays.start_playbook(INVENTORY, *options, playbook=CONVERGE)
     try:
-        wait_until(lambda: len(builder.check_output(BUILDING).split()) == 2, 300)
+        plays.wait_until(lambda: len(builder.check_output(BUILDING).split()) == 2, 300)
     finally:
         builder.check_output("rm /srv/wait")
         output, _none = run.communicate(timeout=600)

@@ -11,12 +11,7 @@ from typing import Any
 
 import plays
 import pytest
-from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refused, releases, variables, wait_until
-
-HOLD = (
-    "import fcntl, time; open('/proc/self/comm', 'w').write('unattended-upgr');"
-    "lock = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(lock, fcntl.LOCK_EX); time.sleep(600)"
-)
+from conftest import ARCHIVE, BUILD, CONVERGE, INVENTORY, RELEASES, newest, refused, releases, variables
 
 
 @pytest.mark.parametrize(
@@ -76,11 +71,8 @@ def test_packages_that_another_program_keeps_from_the_builder(play: Any, taker: 
     """As unattended upgrades do while they install. The wait is not begun again."""
     before = releases(taker), releases(builder)
     builder.check_output("apt-get remove -qq -y pkg-config pkgconf")
-    builder.check_output(f'systemd-run --collect --unit=lab-upgrades python3 -c "{HOLD}"')
-    try:
+    with plays.locked_by_upgrades(builder, plays.PACKAGES):
         run = play(llama_engine_cmake_options=["-DLOCKED=ON"], llama_engine_package_timeout=3, llama_engine_keep=9)
-    finally:
-        builder.check_output("systemctl stop lab-upgrades")
     told = "could not be installed on builder: The package manager stayed locked for longer than llama_engine_package_timeout"
     refused(run, f"{told}: unattended-upgr (PID")
     assert "RETRYING" not in run.output
@@ -145,7 +137,7 @@ def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: A
     wish = {"llama_engine_tag": "b11550", "llama_engine_cmake_options": ["-DINTERRUPTED=ON"], "llama_engine_keep": 9}
     run = plays.start_playbook(INVENTORY, "--limit", "taker", *variables(**wish), playbook=CONVERGE)
     try:
-        wait_until(lambda: builder.run(f"cd {BUILD}/b11550-* && test -e build.pid && test -e objects/build.ninja").rc == 0, 300)
+        plays.wait_until(lambda: builder.run(f"cd {BUILD}/b11550-* && test -e build.pid && test -e objects/build.ninja").rc == 0, 300)
     finally:
         run.kill()
         run.wait()
@@ -162,7 +154,7 @@ def test_an_interrupted_build_leaves_no_release_and_the_next_run_ends_it(play: A
     assert builder.run(f"test -d /proc/{pid}").rc == 0
     again = plays.start_playbook(INVENTORY, "--limit", "taker", *variables(**wish), playbook=CONVERGE)
     try:
-        wait_until(lambda: builder.run(f"test -d /proc/{pid}").rc != 0, 300)
+        plays.wait_until(lambda: builder.run(f"test -d /proc/{pid}").rc != 0, 300)
     finally:
         builder.check_output("rm /srv/wait")
         output, _none = again.communicate(timeout=300)

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import openai
+import plays
 import pytest
 from conftest import ADDRESS, GIVEN, MODEL, PORT, URL, question
 from tiny_kimi_k2 import CONTROL
@@ -85,7 +86,7 @@ def test_cancelled_answer_leaves_the_engine_idle(front: Any, key: str) -> None:
             break
     before = metric(front, "requests_processing"), metric(front, "tokens_predicted_total")
     stream.close()
-    wait_for(lambda: metric(front, "requests_processing") == 0)
+    plays.wait_until(lambda: metric(front, "requests_processing") == 0, 10)
     assert before[0] == 1
     # An answer that comes to its end is counted with all its tokens.
     assert metric(front, "tokens_predicted_total") - before[1] < LONG
@@ -95,13 +96,6 @@ def metric(front: Any, name: str) -> int:
     """One of the engine's, from the metrics bind of the host."""
     text = front.server.check_output("curl -s http://127.0.0.1:9464/metrics")
     return next(int(float(line.split()[1])) for line in text.splitlines() if line.startswith(f"llamacpp:{name} "))
-
-
-def wait_for(condition: Any, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that in time"
-        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("path", ["/v1/models", CHAT, "/metrics", "/slots", "/props", "/", "/nothing", "//health", "/health/"])
@@ -228,8 +222,8 @@ def test_client_that_does_not_read_its_answer_is_let_go(front: Any, key: str, se
         answer = deaf.recv(1000)
         assert answer.startswith(b"HTTP/1.1 200 ")
         # nginx writes its line when it is done with a request, and the engine does not go on for nobody.
-        wait_for(lambda: int(server.check_output(count)) > answered, 60)
-        wait_for(lambda: metric(front, "requests_processing") == 0)
+        plays.wait_until(lambda: int(server.check_output(count)) > answered, 60)
+        plays.wait_until(lambda: metric(front, "requests_processing") == 0, 10)
         with contextlib.suppress(OSError):
             while part := deaf.recv(65536):
                 answer += part
@@ -247,13 +241,13 @@ def test_more_requests_than_are_allowed_are_refused_and_health_is_not(front: Any
             held[-1].sendall(head.encode())
             for each in held:
                 each.sendall(b" ")
-        wait_for(lambda: front.curl("/v1/models", key=key)[0] == 429)
+        plays.wait_until(lambda: front.curl("/v1/models", key=key)[0] == 429, 10)
         error = json.loads(front.curl("/v1/models", key=key)[1])["error"]
         assert (error["code"], error["type"]) == (429, "rate_limit_error")
         assert front.curl("/health")[0] == 200
         with pytest.raises(openai.RateLimitError):
             front.client(key).models.list()
-    wait_for(lambda: front.curl("/v1/models", key=key)[0] == 200)
+    plays.wait_until(lambda: front.curl("/v1/models", key=key)[0] == 200, 10)
 
 
 def memory(server: Any) -> int:

@@ -81,23 +81,15 @@ class Server:
         self.until_held()
 
     def until_held(self) -> None:
-        self.until(lambda: self.host.run("systemctl is-active hold").stdout.strip() != "active", 60)
+        plays.wait_until(lambda: self.host.run("systemctl is-active hold").stdout.strip() != "active", 60)
         assert self.host.run("test -f /run/switch-held").rc == 0, self.host.run("journalctl -n 5 -u hold").stdout
 
     def asked(self, instance: str = "main") -> dict[str, Any]:
         return dict(json.loads(self.out(f"python3 /root/hand.py ask {instance}")))
 
-    @staticmethod
-    def until(reached: Callable[[], bool], seconds: float = 60) -> None:
-        """Looks often, and gives up loudly."""
-        end = time.monotonic() + seconds
-        while not reached():
-            assert time.monotonic() < end, "it did not come so far in time"
-            time.sleep(0.2)
-
     def serves(self, deployment: str) -> None:
         """Journal, links, unit and the process itself agree that this deployment serves; nothing is under way."""
-        self.until(lambda: not self.journal()["running"] and self.asked()["health"] == 200)
+        plays.wait_until(lambda: not self.journal()["running"] and self.asked()["health"] == 200)
         journal, answer = self.journal(), self.asked()
         assert (journal["committed"], journal["current"], journal["serving"]) == (deployment, deployment, deployment), journal
         assert journal["state"] in ("committed", "undone")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import plays
 import pytest
 
 MODELS = "/var/lib/llamacpp/broken"
@@ -72,7 +73,7 @@ def test_port_of_another_program_is_named_and_nothing_is_touched(server: Any) ->
     before = server.out("systemctl show -p MainPID --value llamacpp@main")
     server.out("systemd-run --quiet --collect --unit=squatter python3 -m http.server 8099 --bind 127.0.0.1")
     try:
-        server.until(lambda: server.host.socket("tcp://127.0.0.1:8099").is_listening)
+        plays.wait_until(lambda: server.host.socket("tcp://127.0.0.1:8099").is_listening)
         bad = server.lay("port taken", environment={"LLAMA_ARG_PORT": "8099"}, request={"port": 8099})
         ended = server.switch(bad)
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import plays
 import pytest
 from conftest import FULL, PROGRAM, lab
 
@@ -44,7 +45,7 @@ def test_program_that_is_killed_is_undone_at_once(server: Any, state: str) -> No
     before = server.out("systemctl show -p MainPID --value llamacpp@main")
     server.begin(target(server, state), state)
     server.out("python3 /root/hand.py kill")
-    server.until(lambda: server.journal()["state"] == "undone")
+    plays.wait_until(lambda: server.journal()["state"] == "undone")
     server.serves(server.good)
     # Before anything was changed, nothing is restarted either.
     assert (server.out("systemctl show -p MainPID --value llamacpp@main") == before) is (state == "prepared")
@@ -57,7 +58,7 @@ def test_second_switch_at_once_is_told_where_the_first_one_goes(server: Any, com
     assert second.rc == 1
     assert f"another switch of main is running, to {server.other}: wait until it is done. status.yml says how far it is" in second.stderr
     server.out("python3 /root/hand.py kill")
-    server.until(lambda: server.journal()["state"] == "undone")
+    plays.wait_until(lambda: server.journal()["state"] == "undone")
     server.serves(server.good)
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import plays
 import pytest
 from conftest import lab
 
@@ -26,7 +27,7 @@ def fixture_asked(server: Any) -> Iterator[Any]:
         )
         ended = server.switch(to)
         server.out(f"sleep 1; touch {STOP}")
-        server.until(lambda: server.host.run(f"test -e {STOP}").rc != 0 and server.host.run("test -s /root/seen").rc == 0)
+        plays.wait_until(lambda: server.host.run(f"test -e {STOP}").rc != 0 and server.host.run("test -s /root/seen").rc == 0)
         return ended, json.loads(server.out("cat /root/seen"))
 
     yield run
@@ -77,7 +78,7 @@ def test_killed_program_with_two_servers_leaves_the_first_alone(server: Any) -> 
     before = server.out("systemctl show -p MainPID --value llamacpp@main")
     server.begin(server.other, "beside")
     server.out("python3 /root/hand.py kill")
-    server.until(lambda: server.journal()["state"] == "undone")
+    plays.wait_until(lambda: server.journal()["state"] == "undone")
     server.serves(server.good)
     assert server.out("systemctl show -p MainPID --value llamacpp@main") == before
     alone(server)

@@ -61,7 +61,7 @@ def test_flags_are_changed_by_the_playbook(server: Any, play: Any) -> None:
 def test_server_that_dies_comes_back(server: Any) -> None:
     pid = server.out("systemctl show -p MainPID --value llamacpp@main")
     server.out("systemctl kill -s SEGV --kill-whom=main llamacpp@main")
-    server.until(lambda: server.out("systemctl show -p MainPID --value llamacpp@main") not in ("0", pid))
+    plays.wait_until(lambda: server.out("systemctl show -p MainPID --value llamacpp@main") not in ("0", pid))
     server.serves(server.good)
     assert server.out("systemctl show -p NRestarts --value llamacpp@main") == "1"
 

@@ -48,14 +48,6 @@ def end(run: subprocess.Popen[str]) -> plays.Run:
     return plays.came_to(run.returncode, output)
 
 
-def wait_until(reached: Callable[[], bool]) -> None:
-    """Looks every half second, and gives up loudly."""
-    deadline = time.monotonic() + PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, "it did not come so far in time"
-        time.sleep(0.5)
-
-
 def hold(host: Any, reached: str) -> None:
     """Halts a host's transfer as soon as a condition of the shell is met there, so that what happens next happens in its midst.
 
@@ -79,9 +71,9 @@ def test_a_mirror_that_dies_and_comes_back_loses_nothing(begin: Any, on_host: An
     hold(host, halfway)
     with mirror.sudo():
         mirror.check_output("systemctl kill --signal=KILL nginx")
-        wait_until(lambda: mirror.run("systemctl is-active nginx").rc != 0)
+        plays.wait_until(lambda: mirror.run("systemctl is-active nginx").rc != 0, PATIENCE)
         host.check_output(GO_ON)
-        wait_until(lambda: f"{MIRROR} cannot be reached" in host.run(f"cat {STAGING}/status.json").stdout)
+        plays.wait_until(lambda: f"{MIRROR} cannot be reached" in host.run(f"cat {STAGING}/status.json").stdout, PATIENCE)
         mirror.check_output("systemctl restart nginx")
     done = end(run)
     assert done.status == 0, done.output[-3000:]
@@ -126,7 +118,7 @@ def test_a_transfer_needs_neither_the_controller_nor_an_unbroken_link(begin: Any
     assert play("--limit", "d", "-e", "lab_link=cut", playbook="tests/lab/link.yml").status == 0
     time.sleep(3)  # without a link; nothing depends on how long
     assert play("--limit", "d", "-e", "lab_link=restore", playbook="tests/lab/link.yml").status == 0
-    wait_until(lambda: not host.check_output("systemctl list-units --plain --no-legend --state=active 'llamacpp-fetch-*'"))
+    plays.wait_until(lambda: not host.check_output("systemctl list-units --plain --no-legend --state=active 'llamacpp-fetch-*'"), PATIENCE)
     assert not published(host, PADDED)
     assert hashes(host, STAGING) == original(on_host("hub"), PADDED)
     fetched = received(host)
