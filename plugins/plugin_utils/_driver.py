@@ -309,6 +309,7 @@ def plan(hardware: Mapping[str, Any], wish: Mapping[str, Any], platforms: Mappin
         "version": str(wish.get("version", "")),
         "modules": kind,
         "manager": entry["manager"],
+        "switched_off": kernels_own(driver),
         "inputs": inputs,
     }
 
