@@ -135,7 +135,7 @@ class Benchmark:
     def __init__(self, instance: _instance.Instance, params: dict[str, Any], run: Run, proc: str = "/proc") -> None:
         self.instance, self.params, self.run, self.proc = instance, params, run, proc
         self.current = instance.current()
-        if not self.current or instance.journal().get("committed") != self.current:
+        if not instance.proven():
             raise BenchmarkError(f"Instance {instance.name} serves no deployment that has passed its gate. Deploy it first.")
         self.document = read_json(os.path.join(instance.deployment(self.current), "deployment.json"))
         health = _server.health(self.document["host"], int(self.document["port"]))

@@ -82,7 +82,8 @@ class Host:
         (self.state / DEPLOYMENT / "plan.json").write_text(json.dumps(plan))
 
     def journal(self, state: str) -> None:
-        (self.state / "switch.json").write_text(json.dumps({"state": state, "committed": DEPLOYMENT if state == "committed" else ""}))
+        committed = "" if state == "undone" else DEPLOYMENT
+        (self.state / "switch.json").write_text(json.dumps({"state": state, "committed": committed}))
 
     def run(self, argv: list[str]) -> tuple[int, str, str]:
         self.asked.append(argv)
@@ -158,7 +159,8 @@ def test_server_that_refuses_is_not_recorded(host: Host) -> None:
     assert not (host.state / DEPLOYMENT / "benchmark.json").exists()
 
 
-def test_deployment_that_was_not_proven_is_not_measured(host: Host) -> None:
-    host.journal("undone")
+@pytest.mark.parametrize("state", ["undone", "failed"])
+def test_deployment_that_was_not_proven_is_not_measured(host: Host, state: str) -> None:
+    host.journal(state)
     with pytest.raises(llama_benchmark.BenchmarkError, match="no deployment that has passed its gate"):
         host.measure()
