@@ -1,12 +1,18 @@
 # Copyright: (c) 2026, onprem.llamacpp contributors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may connect to a server, as its unit says it: whoever is listed, and always the host itself."""
+"""Who may connect to a server, as its unit says it, and which address clients are told."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar
+
+ROLE = Path(__file__).resolve().parents[4] / "roles/llama_server"
 PLANNED = {
     "llama_engine_result": {"path": "/opt/llamacpp/releases/b1", "build": {"backend": "cpu"}},
     "llama_model_result": {"path": "/var/lib/llamacpp/models/x", "first_shard": "x.gguf"},
@@ -49,3 +55,27 @@ def test_the_host_itself_may_always_connect(run_role_tasks: Any, tmp_path: Any) 
         assert ("IPAddressDeny=any" in lines) is bool(allowed)
         found[name] = allowed[0] if allowed else None
     assert found == {name: allowed for name, (_wish, allowed) in HOSTS.items()}
+
+
+FRONT = {"llama_server_front": "nginx", "ansible_host": "10.1.0.5"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "url"),
+    [
+        pytest.param({}, "http://127.0.0.1:8080", id="loopback"),
+        pytest.param(EVERYWHERE, "http://10.1.0.5:8080", id="everywhere"),
+        pytest.param({**EVERYWHERE, "llama_server_advertised_address": "gpu-a.example.com"}, "http://gpu-a.example.com:8080", id="by name"),
+        pytest.param({"llama_server_host": "::", "ansible_host": "2001:db8::5"}, "http://[2001:db8::5]:8080", id="IPv6"),
+        pytest.param(FRONT, "https://10.1.0.5:8443", id="front"),
+        pytest.param({**FRONT, "llama_server_front_address": "10.1.0.7"}, "https://10.1.0.7:8443", id="front on one address"),
+        pytest.param(
+            {**FRONT, "llama_server_advertised_address": "gpu-a.example.com"}, "https://gpu-a.example.com:8443", id="front by name"
+        ),
+    ],
+)
+def test_clients_are_told_where_they_reach_the_server(variables: dict[str, Any], url: str) -> None:
+    loader = DataLoader()
+    known = [loader.load_from_file(str(ROLE / folder / "main.yml")) for folder in ("defaults", "vars")]
+    own = {**known[0], **known[1], "inventory_hostname": "one", **variables}
+    assert Templar(loader=loader, variables=own).template(own["_llama_server_url"]) == url
