@@ -75,7 +75,18 @@ FRONT = {"llama_server_front": "nginx", "ansible_host": "10.1.0.5"}
     ],
 )
 def test_clients_are_told_where_they_reach_the_server(variables: dict[str, Any], url: str) -> None:
+    assert said("_llama_server_url", variables) == url
+
+
+def test_who_may_come_to_the_front_is_written_in_the_order_given() -> None:
+    """Another order each time would change the host in every run."""
+    given = [f"10.{number}.0.0/16" for number in range(9, 1, -1)]
+    assert said("_llama_server_front_peers", {"llama_server_allowed_addresses": [*given, "localhost", given[0]]}) == ["127.0.0.0/8", *given]
+
+
+def said(name: str, variables: dict[str, Any]) -> Any:
+    """What a variable of the role comes to on a host with these variables."""
     loader = DataLoader()
-    known = [loader.load_from_file(str(ROLE / folder / "main.yml")) for folder in ("defaults", "vars")]
+    known = [loader.load_from_file(str(ROLE / folder / "main.yml"), trusted_as_template=True) for folder in ("defaults", "vars")]
     own = {**known[0], **known[1], "inventory_hostname": "one", **variables}
-    assert Templar(loader=loader, variables=own).template(own["_llama_server_url"]) == url
+    return Templar(loader=loader, variables=own).template(own[name])
