@@ -56,7 +56,7 @@ def test_status_of_a_fleet_that_is_well(status: Any) -> None:
 
 def test_status_tells_of_files_that_were_changed_by_hand(status: Any, on_host: Any) -> None:
     path = "/etc/llamacpp/instances/main/current/server.env"
-    on_host("two").check_output(f"cp -a {path} /root/kept && echo LLAMA_ARG_THREADS=1 >> {path}")
+    on_host("two").check_output(f"cp -a {path} /root/kept && echo LLAMA_ARG_THREADS=2 >> {path}")
     try:
         run, found = status()
     finally:
