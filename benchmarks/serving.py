@@ -60,7 +60,7 @@ def disk_speed() -> float:
 
 
 def write_big(path: Path) -> None:
-    """The tiny model with as much width as the disk needs LOAD_SECONDS for."""
+    """The tiny model with as much width as the disk needs LOAD_SECONDS for, as far as memory takes it."""
     import tiny_kimi_k2  # noqa: PLC0415 - needs gguf and numpy
 
     width = round(LOAD_SECONDS * disk_speed() / WIDTH_BYTES / 256) * 256
@@ -104,8 +104,8 @@ def bring(source: Path, target: str) -> None:
 
 
 @functools.cache
-def with_big() -> str:
-    """The host with the big model beside the tiny one that it serves; the id of the deployment that serves."""
+def with_big() -> tuple[str, int]:
+    """The host with the big model beside the tiny one that it serves: the id of the deployment that serves, and the big one's bytes."""
     serving, _before = both()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "big.gguf"
@@ -117,18 +117,19 @@ def with_big() -> str:
         "environment": {"LLAMA_ARG_MODEL": BIG}, "request": {"model_path": BIG, "model_bytes": size, "warm_seconds": 600},
     }  # fmt: skip
     on(f"python3 /root/hand.py lay '{json.dumps(wish)}'")
-    return serving
+    return serving, size
 
 
 @functools.cache
 def gaps() -> list[tuple[float, float]]:
     """For each round the seconds without an answer during a switch to the big model, and those of its bare load, the cache cold."""
-    serving, found = with_big(), []
+    (serving, size), found = with_big(), []
     for _round in range(ROUNDS):
         probe("evict", BIG)
-        gap = probe("gap", BIG_ID)
-        probe("evict", BIG)
-        found.append((gap, probe("load")))
+        with lab.slow_disk(size // LOAD_SECONDS):
+            gap = probe("gap", BIG_ID)
+            probe("evict", BIG)
+            found.append((gap, probe("load")))
         probe("gap", serving)
     return found
 
@@ -136,9 +137,10 @@ def gaps() -> list[tuple[float, float]]:
 @functools.cache
 def gap_without_warming() -> float:
     """The same seconds, once, when nothing is read ahead."""
-    serving = with_big()
+    serving, size = with_big()
     probe("evict", BIG)
-    seconds: float = probe("gap", BIG_ID, "--at-once")
+    with lab.slow_disk(size // LOAD_SECONDS):
+        seconds: float = probe("gap", BIG_ID, "--at-once")
     probe("gap", serving)
     return seconds
 
