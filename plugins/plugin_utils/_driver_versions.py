@@ -285,8 +285,8 @@ def undo_problem(said: str, wanted: Mapping[str, list[str]]) -> str:
     """
     steps = [f"remove {' '.join(wanted['purge'])}"] if wanted["purge"] else []
     steps += [f"install {' '.join(wanted['reinstall'])} again"] if wanted["reinstall"] else []
-    todo = f" Do it by hand: {', and '.join(steps)}." if steps else ""
-    return f"It could not be taken back whole either: {' '.join(said.split())[-400:].rstrip('.')}.{todo}"
+    by_hand = f" Do it by hand: {', and '.join(steps)}." if steps else ""
+    return f"It could not be taken back whole either: {' '.join(said.split())[-400:].rstrip('.')}.{by_hand}"
 
 
 def install_problem(said: str, plan: Mapping[str, Any], version: str, known: Mapping[str, Any], left: str = "") -> str:
